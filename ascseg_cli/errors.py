@@ -1,0 +1,65 @@
+"""Every error that a user can cause, so that no one ever meets a traceback for it.
+
+One class for each kind of mistake; the command line maps kinds to exit codes (`cli/__init__.py`).
+"""
+
+from __future__ import annotations
+
+
+class AscsegError(Exception):
+    """A mistake that the user can mend: what we got and which rule it broke, and how to go on.
+
+    message  one line: what, and which rule
+    hint     one line: what to do next; empty where the message says it
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(AscsegError):
+    """Arguments that exclude each other, or that name nothing."""
+
+
+class ShapeError(AscsegError):
+    """A tensor of the wrong shape, dtype or device."""
+
+
+class BackendError(AscsegError):
+    """A backend or device that was asked for and can't run here."""
+
+
+class WeightsError(AscsegError):
+    """Weights that are missing, damaged, of another network, or not to be trusted."""
+
+
+class DownloadError(WeightsError):
+    """Weights that no mirror delivered."""
+
+
+class InputError(AscsegError):
+    """One file that can't be read as an image or a mask."""
+
+
+class DataError(AscsegError):
+    """A folder that holds no usable data."""
+
+
+class OutputError(AscsegError):
+    """An output that can't be written, or would overwrite another."""
+
+
+class MissingExtraError(AscsegError):
+    """A feature whose optional packages aren't installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs the extra `{extra}`, which isn't installed",
+            f'run: pip install "ascseg[{extra}]"',
+        )
+
+
+class GateError(AscsegError):
+    """A check that the user asked for was not met."""

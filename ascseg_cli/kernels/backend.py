@@ -1,0 +1,133 @@
+"""Which implementation of the two kernels runs, and why: chosen in one place, said once.
+
+`reference`  plain torch: any device, any dtype
+`cpu`        compiled by numba: float32 on the CPU
+`gpu`        Triton: float32 on CUDA, compute capability 8.0 and newer
+`mamba_ssm`  the scan of the mamba_ssm package (extra `cuda`), everything else as `gpu` or `reference`
+
+`auto` takes, for each call, the fastest that can run the tensors at hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ascseg_cli.errors import BackendError
+
+if TYPE_CHECKING:
+    import torch
+
+NAMES = ("auto", "reference", "cpu", "gpu", "mamba_ssm")
+
+_wanted: ContextVar[str] = ContextVar("ascseg_backend", default="auto")
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can run on this machine; if not, why and what helps."""
+
+    ok: bool
+    reason: str = ""
+    remedy: str = ""
+
+
+@functools.cache
+def availability(name: str) -> Availability:
+    """Can `name` run here? Imports what the backend needs to be sure, once per process."""
+    checks = {"reference": _reference, "cpu": _cpu, "gpu": _gpu, "mamba_ssm": _mamba_ssm}
+    if name not in checks:
+        raise BackendError(f"backend {name!r} is unknown", f"choose one of: {', '.join(NAMES)}")
+    return checks[name]()
+
+
+def _reference() -> Availability:
+    return Availability(True)
+
+
+def _cpu() -> Availability:
+    try:
+        import numba  # noqa: F401
+    except Exception as error:  # a broken llvmlite raises OSError, a wrong numpy ImportError
+        return Availability(False, f"numba can't be imported ({error})", "run: pip install numba")
+    return Availability(True)
+
+
+def _gpu() -> Availability:
+    import torch
+
+    if not torch.cuda.is_available():
+        why = "this torch has no CUDA" if torch.version.cuda is None else "no CUDA GPU was found"
+        return Availability(False, why, "use a machine with an NVIDIA GPU and a CUDA build of torch, or --device cpu")
+    major, minor = torch.cuda.get_device_capability()
+    if major < 8:
+        return Availability(
+            False, f"the GPU has compute capability {major}.{minor}; the kernels need 8.0", "use --backend reference"
+        )
+    if importlib.util.find_spec("triton") is None:
+        return Availability(False, "triton isn't installed", "run: pip install triton (Linux) or use --backend reference")
+    return Availability(True)
+
+
+def _mamba_ssm() -> Availability:
+    import torch
+
+    missing = [p for p in ("mamba_ssm", "causal_conv1d") if importlib.util.find_spec(p) is None]
+    if missing:
+        return Availability(False, f"{' and '.join(missing)} not installed", 'run: pip install "ascseg[cuda]"')
+    if not torch.cuda.is_available():
+        return Availability(False, "no CUDA GPU was found", "use --backend auto")
+    return Availability(True)
+
+
+def resolve(wanted: str, device_type: str) -> tuple[str, str]:
+    """The backend that will run float32 tensors on a device, and why if it is a fallback.
+
+    wanted       one of NAMES
+    device_type  "cpu", "cuda", "mps", …
+    returns      (name, note); note is empty unless a slower backend stands in for the fast one
+    Raises BackendError where a backend asked for by name can't run there.
+    """
+    if wanted != "auto":
+        status = availability(wanted)
+        if not status.ok:
+            raise BackendError(f"backend {wanted!r} can't run: {status.reason}", status.remedy)
+        needs = {"cpu": "cpu", "gpu": "cuda", "mamba_ssm": "cuda"}.get(wanted)
+        if needs is not None and device_type != needs:
+            raise BackendError(
+                f"backend {wanted!r} runs on {needs}, but the device is {device_type}",
+                f"use --device {needs}, or --backend auto",
+            )
+        return wanted, ""
+    fast = {"cpu": "cpu", "cuda": "gpu"}.get(device_type)
+    if fast is None:
+        return "reference", f"no compiled kernels for {device_type}"
+    status = availability(fast)
+    return (fast, "") if status.ok else ("reference", f"{status.reason}; {status.remedy}")
+
+
+def for_tensor(tensor: torch.Tensor) -> str:
+    """The backend for one call: the wanted one, or under `auto` the fastest that takes this tensor."""
+    import torch
+
+    wanted = _wanted.get()
+    if wanted == "auto" and tensor.dtype != torch.float32:
+        return "reference"
+    return resolve(wanted, tensor.device.type)[0]
+
+
+@contextlib.contextmanager
+def using(name: str) -> Iterator[None]:
+    """Run every kernel inside the block on backend `name` (one of NAMES)."""
+    if name not in NAMES:
+        raise BackendError(f"backend {name!r} is unknown", f"choose one of: {', '.join(NAMES)}")
+    token = _wanted.set(name)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)

@@ -1,0 +1,43 @@
+"""The depthwise deformable convolution: arguments checked, backend picked."""
+
+from __future__ import annotations
+
+import importlib
+
+from torch import Tensor
+
+from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels import backend
+
+__all__ = ["deform_depthwise"]
+
+
+def deform_depthwise(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+    """Depthwise 3×3 convolution whose taps are moved by learnt offsets.
+
+    y[c, p] = sum over taps k of weight[c, k] · bilinear(x[c], p + tap[k] + offset[k, p]); each of the four
+    neighbours of a sample that lies outside x counts as zero.
+
+    x       (b, c, h, w)
+    offset  (b, 18, h, w)  pixels; channel 2k is the row shift of tap k (row-major), 2k + 1 its column shift
+    weight  (c, 1, 3, 3)
+    returns (b, c, h, w)   x's dtype
+    Raises ShapeError, BackendError. Source: Dai et al. 2017, eq. 2, one offset group, no modulation.
+    """
+    _check(x, offset, weight)
+    name = backend.for_tensor(x)
+    if name == "mamba_ssm":  # brings no deformable convolution
+        name = "gpu" if backend.availability("gpu").ok else "reference"
+    module = importlib.import_module(f"{__name__}.{name}")
+    return module.deform_depthwise(x, offset, weight)
+
+
+def _check(x: Tensor, offset: Tensor, weight: Tensor) -> None:
+    if x.dim() != 4:
+        raise ShapeError(f"x is {tuple(x.shape)}; it must be (b, c, h, w)")
+    b, c, h, w = x.shape
+    for name, tensor, shape in (("offset", offset, (b, 18, h, w)), ("weight", weight, (c, 1, 3, 3))):
+        if tuple(tensor.shape) != shape:
+            raise ShapeError(f"{name} is {tuple(tensor.shape)}; with x {tuple(x.shape)} it must be {shape}")
+        if tensor.device != x.device or tensor.dtype != x.dtype:
+            raise ShapeError(f"{name} is {tensor.dtype} on {tensor.device}; x is {x.dtype} on {x.device}")

@@ -63,14 +63,20 @@ def _gpu() -> Availability:
 
     if not torch.cuda.is_available():
         why = "this torch has no CUDA" if torch.version.cuda is None else "no CUDA GPU was found"
-        return Availability(False, why, "use a machine with an NVIDIA GPU and a CUDA build of torch, or --device cpu")
+        return Availability(
+            False, why, "use a machine with an NVIDIA GPU and a CUDA build of torch, or --device cpu"
+        )
     major, minor = torch.cuda.get_device_capability()
     if major < 8:
         return Availability(
-            False, f"the GPU has compute capability {major}.{minor}; the kernels need 8.0", "use --backend reference"
+            False,
+            f"the GPU has compute capability {major}.{minor}; the kernels need 8.0",
+            "use --backend reference",
         )
     if importlib.util.find_spec("triton") is None:
-        return Availability(False, "triton isn't installed", "run: pip install triton (Linux) or use --backend reference")
+        return Availability(
+            False, "triton isn't installed", "run: pip install triton (Linux) or use --backend reference"
+        )
     return Availability(True)
 
 

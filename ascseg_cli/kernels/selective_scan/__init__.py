@@ -41,7 +41,14 @@ def selective_scan(
 
 
 def _check(
-    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, bias: Tensor | None
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    bias: Tensor | None,
 ) -> None:
     if x.dim() != 3 or A.dim() != 2:
         raise ShapeError(f"x is {tuple(x.shape)}, A is {tuple(A.shape)}; they must be (b, l, e) and (e, n)")
@@ -60,6 +67,8 @@ def _check(
         if tensor is None:
             continue
         if tuple(tensor.shape) != shape:
-            raise ShapeError(f"{name} is {tuple(tensor.shape)}; with x {tuple(x.shape)} and n = {n} it must be {shape}")
+            raise ShapeError(
+                f"{name} is {tuple(tensor.shape)}; with x {tuple(x.shape)} and n = {n} it must be {shape}"
+            )
         if tensor.device != x.device or tensor.dtype != x.dtype:
             raise ShapeError(f"{name} is {tensor.dtype} on {tensor.device}; x is {x.dtype} on {x.device}")

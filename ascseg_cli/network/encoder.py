@@ -1,0 +1,54 @@
+"""ASE, the Adaptive Structure Encoder: four stages of IPCB, then PMB and DCB side by side."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ascseg_cli.network.deformable import DeformableConvolutionBlock
+from ascseg_cli.network.layers import conv
+from ascseg_cli.network.mamba import ParallelMambaBlock
+from ascseg_cli.network.variants import Channels
+
+
+def inverted_pyramid(into: int, c: int) -> nn.Sequential:
+    """IPCB: conv 7, conv 3, conv 1, each with BN and ReLU; (b, into, h, w) -> (b, c, h, w)."""
+    return nn.Sequential(
+        conv(into, c, 7), nn.BatchNorm2d(c), nn.ReLU(),
+        conv(c, c, 3), nn.BatchNorm2d(c), nn.ReLU(),
+        conv(c, c, 1), nn.BatchNorm2d(c), nn.ReLU(),
+    )  # fmt: skip
+
+
+class EncoderBlock(nn.Module):
+    """One stage: f = IPCB(x), e = PMB(f) + DCB(f)."""
+
+    def __init__(self, into: int, c: int) -> None:
+        super().__init__()
+        self.ipc = inverted_pyramid(into, c)
+        self.pm = ParallelMambaBlock(c)
+        self.dc = DeformableConvolutionBlock(c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (b, into, h, w) -> (b, c, h, w)."""
+        f = self.ipc(x)
+        return self.pm(f) + self.dc(f)
+
+
+class Encoder(nn.Module):
+    """Four encoder blocks, each at half the size of the one before."""
+
+    def __init__(self, channels: Channels) -> None:
+        super().__init__()
+        self.eb1 = EncoderBlock(3, channels[0])
+        self.eb2 = EncoderBlock(channels[0], channels[1])
+        self.eb3 = EncoderBlock(channels[1], channels[2])
+        self.eb4 = EncoderBlock(channels[2], channels[3])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x (b, 3, h, w) -> e1 (b, C1, h, w), e2 (b, C2, h/2, w/2), e3 (h/4), e4 (h/8)."""
+        e1 = self.eb1(x)
+        e2 = self.eb2(F.max_pool2d(e1, 2))
+        e3 = self.eb3(F.max_pool2d(e2, 2))
+        e4 = self.eb4(F.max_pool2d(e3, 2))
+        return e1, e2, e3, e4

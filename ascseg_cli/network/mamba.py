@@ -1,0 +1,80 @@
+"""PMB, the Parallel Mamba Block: one Mamba shared by four groups of channels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ascseg_cli.kernels.selective_scan import selective_scan
+from ascseg_cli.network.layers import conv, depthwise
+from ascseg_cli.network.shapes import STATES
+
+GROUPS = 4
+
+
+class Mamba(nn.Module):
+    """Tokens mixed along the sequence by a selective scan. Source: Gu and Dao 2023, section 3.
+
+    d channels a token, e = 2d inner channels, n = 16 states, rank r = ceil(d/16) of Δ.
+    """
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        e = 2 * d
+        self.rank = math.ceil(d / 16)
+        self.in_proj = nn.Linear(d, 2 * e, bias=False)
+        self.conv1d = nn.Conv1d(e, e, 4, groups=e, padding=3)
+        self.x_proj = nn.Linear(e, self.rank + 2 * STATES, bias=False)
+        self.dt_proj = nn.Linear(self.rank, e)
+        self.A_log = nn.Parameter(torch.arange(1, STATES + 1, dtype=torch.float32).log().repeat(e, 1))
+        self.D = nn.Parameter(torch.ones(e))
+        self.out_proj = nn.Linear(e, d, bias=False)
+        self._initialise_delta()
+
+    def _initialise_delta(self) -> None:
+        """Δ starts log-uniform in [1e-3, 1e-1]. Source: Gu and Dao 2023, section 3.6."""
+        nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
+        with torch.no_grad():
+            delta = torch.empty_like(self.dt_proj.bias).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+            self.dt_proj.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # softplus⁻¹
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t (b, l, d) -> (b, l, d)."""
+        l = t.shape[1]
+        x, z = self.in_proj(t).chunk(2, -1)  # (b, l, e) each
+        x = self.conv1d(x.transpose(1, 2))[..., :l]  # causal: (b, e, l)
+        x = F.silu(x).transpose(1, 2)  # (b, l, e)
+        delta, B, C = self.x_proj(x).split([self.rank, STATES, STATES], -1)
+        delta = F.linear(delta, self.dt_proj.weight)  # (b, l, r) -> (b, l, e); its bias is added in the scan
+        y = selective_scan(x, delta, -self.A_log.exp(), B, C, self.D, z, self.dt_proj.bias)
+        return self.out_proj(y)
+
+
+class ParallelMambaBlock(nn.Module):
+    """PMB: LN, one Mamba over four channel groups, Linear, residual, LN; then conv 1, dw 7, GELU, conv 1.
+
+    All three layer norms are the same layer.
+    """
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(c)
+        self.mamba = Mamba(c // GROUPS)
+        self.proj = nn.Linear(c, c)
+        self.pro1 = conv(c, c, 1)
+        self.dwconv = depthwise(c, 7)
+        self.pro2 = conv(c, c, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (b, c, h, w) -> (b, c, h, w)."""
+        h, w = x.shape[2:]
+        t = x.flatten(2).transpose(1, 2)  # (b, c, h, w) -> (b, l, c)
+        groups = torch.cat(self.norm(t).chunk(GROUPS, -1))  # (4b, l, c/4), group by group
+        mixed = self.mamba(groups) + groups
+        v = torch.cat(mixed.chunk(GROUPS), -1)  # (b, l, c)
+        y = self.norm(self.proj(self.norm(v)) + t)
+        y = y.transpose(1, 2).unflatten(2, (h, w))  # (b, l, c) -> (b, c, h, w)
+        return self.pro2(F.gelu(self.dwconv(self.pro1(y))))

@@ -36,5 +36,5 @@ def _pixel(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
     b, c, h, w = x.shape
     inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
     row, column = (torch.where(inside, t, 0).long() for t in (row, column))  # float32 can't index 16 Mpx
-    index = (row * w + column).view(b, 1, -1).expand(b, c, -1)
+    index = (row * w + column).flatten(1).unsqueeze(1).expand(b, c, -1)
     return x.flatten(2).gather(2, index).view(b, c, *row.shape[1:]) * inside.unsqueeze(1).to(x.dtype)

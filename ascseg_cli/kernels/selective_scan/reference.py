@@ -43,7 +43,7 @@ def _linear_recurrence(decay: Tensor, drive: Tensor) -> Tensor:
     """s_k = decay_k · s_(k-1) + drive_k from s_0 = 0, along dimension 1 of (b, l, e, n)."""
     b, l, e, n = decay.shape
     if l == 0:
-        return drive
+        return decay * drive  # empty, and still a function of both
     length = math.isqrt(l - 1) + 1
     chunks = -(-l // length)
     padding = (0, 0, 0, 0, 0, chunks * length - l)

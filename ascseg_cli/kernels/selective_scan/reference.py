@@ -47,20 +47,16 @@ def _linear_recurrence(decay: Tensor, drive: Tensor) -> Tensor:
     length = math.isqrt(l - 1) + 1
     chunks = -(-l // length)
     padding = (0, 0, 0, 0, 0, chunks * length - l)
-    decay = F.pad(decay, padding).view(b, chunks, length, e, n)
-    drive = F.pad(drive, padding).view(b, chunks, length, e, n)
-    state, survival = drive[:, :, 0], decay[:, :, 0]
-    states, survivals = [state], [survival]
+    # unbind, not indexing: the gradient of an index is a whole tensor of zeros for each step
+    decays = F.pad(decay, padding).view(b, chunks, length, e, n).unbind(2)
+    drives = F.pad(drive, padding).view(b, chunks, length, e, n).unbind(2)
+    states, survivals = [drives[0]], [decays[0]]
     for k in range(1, length):
-        state = decay[:, :, k] * state + drive[:, :, k]
-        survival = decay[:, :, k] * survival
-        states.append(state)
-        survivals.append(survival)
-    carry = torch.zeros_like(drive[:, 0, 0])
-    carries = []
-    for chunk in range(chunks):
-        carries.append(carry)
-        carry = survival[:, chunk] * carry + state[:, chunk]
+        states.append(decays[k] * states[-1] + drives[k])
+        survivals.append(decays[k] * survivals[-1])
+    carries = [torch.zeros_like(drive[:, 0])]
+    for survival, state in zip(survivals[-1].unbind(1), states[-1].unbind(1)):
+        carries.append(survival * carries[-1] + state)
     within = torch.stack(states, 2)  # (b, chunks, length, e, n)
-    whole = within + torch.stack(survivals, 2) * torch.stack(carries, 1).unsqueeze(2)
+    whole = within + torch.stack(survivals, 2) * torch.stack(carries[:-1], 1).unsqueeze(2)
     return whole.view(b, chunks * length, e, n)[:, :l]

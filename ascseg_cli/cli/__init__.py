@@ -1,1 +1,61 @@
-"""."""
+"""The command line: one place that turns every error into words and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ascseg_cli import errors, exit_codes
+
+_EXIT_CODES: tuple[tuple[type[errors.AscsegError], int], ...] = (
+    (errors.UsageError, exit_codes.USAGE),
+    (errors.GateError, exit_codes.GATE_NOT_MET),
+    (errors.AscsegError, exit_codes.NOTHING_DONE),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `ascseg` and exit with one of the codes of exit_codes.py."""
+    wanted = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(wanted))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    from ascseg_cli.cli.app import app
+
+    try:
+        app(arguments, prog_name="ascseg")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else exit_codes.OK
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+    except errors.AscsegError as error:
+        _trace(arguments)
+        say("error", error.message)
+        if error.hint:
+            say("hint", error.hint)
+        return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+    except Exception as error:
+        _trace(arguments)
+        say("error", f"this is a bug in ascseg: {type(error).__name__}: {error}")
+        say("hint", "run the same command with --debug first (`ascseg --debug …`) and report what it prints")
+        return exit_codes.BUG
+    return exit_codes.OK
+
+
+def say(kind: str, text: str) -> None:
+    """One line on stderr, `kind: text`; control characters are shown, never sent to the terminal."""
+    print(f"{kind}: {printable(text)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text with control characters and undecodable bytes as escapes, so that a name can't act on a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def _trace(arguments: list[str]) -> None:
+    if "--debug" in arguments:
+        import traceback
+
+        traceback.print_exc()

@@ -1,0 +1,41 @@
+"""The command tree. Verbs load their libraries when they run, so that help is instant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ascseg_cli import __version__
+from ascseg_cli.cli import doctor, predict, weights
+
+app = typer.Typer(
+    name="ascseg",
+    help="Segment folders of medical images: skin lesions, polyps, breast tumours.\n\n"
+    "For research; not a medical device.\n\n"
+    "Example:  ascseg predict examples --dataset kvasir",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ascseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options before the command; `--debug` is read by `cli.run`, which sees every error."""
+
+
+app.command("predict")(predict.predict)
+app.add_typer(weights.app, name="weights")
+app.command("doctor")(doctor.doctor)

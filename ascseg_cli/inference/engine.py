@@ -1,0 +1,102 @@
+"""What turns prepared images into probabilities; the pipeline takes any, so that another runtime can stand in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ascseg_cli.errors import BackendError
+from ascseg_cli.network.checkpoint import Checkpoint, read
+from ascseg_cli.network.metadata import Metadata
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Engine(Protocol):
+    """A loaded network and what its record says of it."""
+
+    metadata: Metadata
+    weights_sha256: str
+    backend: str
+    backend_note: str
+    device: str
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32, 0..1."""
+        ...
+
+
+class TorchEngine:
+    """The network in torch, with the kernels of one backend, in float32 and without TF32."""
+
+    def __init__(self, checkpoint: Checkpoint, *, device: str, backend: str) -> None:
+        from ascseg_cli.kernels.backend import resolve
+        from ascseg_cli.network.asc_seg import ASCSeg
+
+        self.metadata = checkpoint.metadata
+        self.weights_sha256 = checkpoint.sha256
+        self._device = select_device(device)
+        self.device = str(self._device)
+        self.backend, self.backend_note = resolve(backend, self._device.type)
+        self._network = ASCSeg.from_checkpoint(checkpoint).to(self._device)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32, 0..1."""
+        import torch
+
+        from ascseg_cli.kernels.backend import using
+
+        x = torch.from_numpy(images).to(self._device)
+        with torch.inference_mode(), using(self.backend), torch.backends.cudnn.flags(allow_tf32=False):
+            p = self._network.heads(x)[0]
+        return p[:, 0].cpu().numpy()
+
+
+def open_engine(
+    weights: Path, *, device: str = "auto", backend: str = "auto", threads: int | None = None
+) -> TorchEngine:
+    """Load a weights file onto a device.
+
+    device   auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:N, mps
+    backend  one of kernels.backend.NAMES
+    threads  of torch and of the compiled kernels; None leaves torch's own number
+    Raises WeightsError, BackendError.
+    """
+    checkpoint = read(weights)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return TorchEngine(checkpoint, device=device, backend=backend)
+
+
+def select_device(wanted: str) -> torch.device:
+    """The device of that name, known to work. Raises BackendError with what to do."""
+    import torch
+
+    name, _, number = wanted.partition(":")
+    known = name in ("auto", "cpu", "cuda", "mps")
+    if not known or (number and (name != "cuda" or not number.isdecimal())):
+        raise BackendError(f"device {wanted!r} is unknown", "choose auto, cpu, cuda, cuda:N or mps")
+    if name == "auto":  # never mps by itself: the compiled CPU kernels are faster than plain torch there
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda":
+        _check_cuda(int(number or 0))
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise BackendError("device 'mps' can't be used: this torch finds no Apple GPU", "use --device cpu")
+    return torch.device(wanted)
+
+
+def _check_cuda(number: int) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        why = "this torch was built without CUDA" if torch.version.cuda is None else "no NVIDIA GPU was found"
+        raise BackendError(f"device 'cuda' can't be used: {why}", "use --device cpu; `ascseg doctor` says more")
+    if number >= torch.cuda.device_count():
+        raise BackendError(
+            f"device 'cuda:{number}' doesn't exist: this machine has {torch.cuda.device_count()}", "count from 0"
+        )

@@ -23,3 +23,22 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the development data isn't at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def drawn_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A valid weights file with random numbers: a small network that sees 32×48 px."""
+    import torch
+
+    from ascseg_cli.network import ASCSeg, checkpoint
+    from ascseg_cli.network.metadata import Metadata, Preprocessing
+
+    torch.manual_seed(0)
+    channels = (4, 8, 12, 16)
+    state = {n: t.numpy() for n, t in ASCSeg(channels).state_dict().items() if not n.endswith("num_batches_tracked")}
+    path = tmp_path_factory.mktemp("weights") / "drawn.safetensors"
+    preprocessing = Preprocessing(rule="squeeze_antialias", size=(32, 48), mean=(0.5,) * 3, std=(0.25,) * 3)
+    checkpoint.write(
+        path, state, Metadata(name="drawn", variant="custom", channels=channels, preprocessing=preprocessing)
+    )
+    return path

@@ -1,0 +1,65 @@
+"""The torch engine: the same numbers as the network itself, on any backend, and clear refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ascseg_cli.errors import BackendError, WeightsError
+from ascseg_cli.inference.engine import open_engine
+from ascseg_cli.kernels import backend
+from ascseg_cli.network import ASCSeg
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(3, 3, 32, 48)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def exact(drawn_weights: Path, images: np.ndarray) -> torch.Tensor:
+    with torch.no_grad():
+        return ASCSeg.from_weights(drawn_weights).double().heads(torch.from_numpy(images).double())[0][:, 0]
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu", "gpu", "auto"])
+def test_probabilities_are_the_first_head(
+    drawn_weights: Path, images: np.ndarray, exact: torch.Tensor, name: str
+) -> None:
+    if name != "auto" and not backend.availability(name).ok:
+        pytest.skip(f"backend {name}: {backend.availability(name).reason}")
+    engine = open_engine(drawn_weights, backend=name, device="cuda" if name == "gpu" else "auto")
+    got = engine.probabilities(images)
+    assert got.shape == (3, 32, 48)
+    assert got.dtype == np.float32
+    assert np.abs(got - exact.numpy()).max() < 2e-6
+    assert engine.backend == ({"auto": engine.backend}.get(name, name))
+    assert engine.backend != "auto"
+
+
+def test_an_image_does_not_feel_its_batch(drawn_weights: Path, images: np.ndarray) -> None:
+    engine = open_engine(drawn_weights, device="cpu")
+    alone = np.concatenate([engine.probabilities(images[i : i + 1]) for i in range(3)])
+    assert np.abs(engine.probabilities(images) - alone).max() < 1e-6
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:1", "", "cuda:-1"])
+def test_unknown_devices_are_named(drawn_weights: Path, device: str) -> None:
+    with pytest.raises(BackendError, match="unknown"):
+        open_engine(drawn_weights, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+@pytest.mark.parametrize(("device", "name"), [("cuda", "auto"), ("cpu", "gpu"), ("cpu", "mamba_ssm")])
+def test_what_cannot_run_is_an_error_with_a_remedy(drawn_weights: Path, device: str, name: str) -> None:
+    with pytest.raises(BackendError, match="can't") as caught:
+        open_engine(drawn_weights, device=device, backend=name)
+    assert caught.value.hint
+
+
+def test_missing_weights(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such weights file"):
+        open_engine(tmp_path / "none.safetensors")

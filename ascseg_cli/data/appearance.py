@@ -1,9 +1,9 @@
 """Whether images look like those that weights were trained on: a wrong `--dataset` is the likeliest mistake.
 
-A handful of brightness, colour and texture figures an image, taken from a 64×64 px version so that the same picture
-gives the same figures at any resolution. An image's distance is the root mean square, over the figures, of how far
-it lies from the mean, in units of the range that 95 % of the training images span (1 = at the edge of that range). The
-warning comes when the median image of a batch is farther than 99.5 % of the training images were.
+A handful of brightness, colour and texture figures an image, taken from a 64×64 px version so that the same
+picture gives the same figures at any resolution. An image's distance is the root mean square, over the figures,
+of how far it lies from the mean, in units of the range that 95 % of the training images span (1 = at its edge).
+The warning comes when the median image of a batch is farther than 99.5 % of the training images were.
 """
 
 from __future__ import annotations

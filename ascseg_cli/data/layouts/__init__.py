@@ -1,7 +1,8 @@
 """The data sets' official folder layouts, recognised by themselves; one small file a layout.
 
-A layout module has NAME, RULE (its split), DESCRIPTION (for messages), `claims(tree)` (is this folder mine?)
-and `find(tree)` (pairs, and files without a partner). To add one, write the file and list it in LAYOUTS.
+A layout module has NAME, RULE (its split), DESCRIPTION (for messages), LICENCE and CITATION (as far as known;
+empty: the user's own data), `claims(tree)` (is this folder mine?) and `find(tree)` (pairs, and files without a
+partner). To add one, write the file and list it in LAYOUTS.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def open_dataset(root: Path) -> Dataset:
     Raises DataError where no layout is recognised, two are, or no image has a mask.
     """
     tree = Tree(root)
-    claiming = [module for module in LAYOUTS[:-1] if module.claims(tree)] or [m for m in (plain,) if m.claims(tree)]
+    claiming = [module for module in LAYOUTS[:-1] if module.claims(tree)] or [
+        m for m in (plain,) if m.claims(tree)
+    ]
     if not claiming:
         known = "; ".join(module.DESCRIPTION for module in LAYOUTS)
         raise DataError(f"{root} holds no layout of images and masks that is known here", f"known: {known}")

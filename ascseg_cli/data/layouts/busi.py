@@ -15,6 +15,8 @@ from ascseg_cli.data.split import SplitRule
 NAME = "busi"
 RULE = SplitRule()
 DESCRIPTION = "Dataset_BUSI_with_GT/ with benign/, malignant/ and normal/"
+LICENCE = "CC BY 4.0 (BUSI); weights for research use"
+CITATION = "Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28, 2020"
 _CLASSES = ("benign", "malignant", "normal")
 _IMAGE = re.compile(r"(benign|malignant|normal) \(\d+\)")
 _MASK = re.compile(r"_mask(_\d+)?$")

@@ -14,7 +14,11 @@ from ascseg_cli.data.split import SplitRule
 
 NAME = "isic2017"
 RULE = SplitRule()
-DESCRIPTION = "ISIC-2017_Training_Data/ with ISIC-2017_Training_Part1_GroundTruth/, likewise Validation and Test_v2"
+DESCRIPTION = (
+    "ISIC-2017_Training_Data/ with ISIC-2017_Training_Part1_GroundTruth/, likewise Validation and Test_v2"
+)
+LICENCE = "CC0 (ISIC 2017); weights for research use"
+CITATION = "Codella et al., Skin Lesion Analysis Toward Melanoma Detection: A Challenge at ISBI 2017, ISBI 2018"
 _IMAGES = re.compile(r"ISIC-2017_(Training|Validation|Test)(?:_v2)?_Data", re.IGNORECASE)
 _TRUTH = re.compile(r"ISIC-2017_(Training|Validation|Test)(?:_v2)?_Part1_GroundTruth", re.IGNORECASE)
 

@@ -15,6 +15,11 @@ from ascseg_cli.data.split import SplitRule
 NAME = "isic2018"
 RULE = SplitRule()
 DESCRIPTION = "ISIC2018_Task1-2_Training_Input/ with ISIC2018_Task1_Training_GroundTruth/"
+LICENCE = "CC BY-NC 4.0 (ISIC 2018); weights for research use"
+CITATION = (
+    "Codella et al., Skin Lesion Analysis Toward Melanoma Detection 2018, arXiv:1902.03368, 2019; "
+    "Tschandl et al., The HAM10000 dataset, Scientific Data 5, 2018"
+)
 _IMAGES = re.compile(r"ISIC2018_Task1-2_(Training|Validation|Test)_Input", re.IGNORECASE)
 _TRUTH = re.compile(r"ISIC2018_Task1_(Training|Validation|Test)_GroundTruth", re.IGNORECASE)
 

@@ -16,6 +16,8 @@ from ascseg_cli.data.split import SplitRule
 NAME = "kvasir"
 RULE = SplitRule(test=0.10, validation=0.20)
 DESCRIPTION = "Kvasir-SEG/ with images/ and masks/"
+LICENCE = "research and education only (Kvasir-SEG terms); weights for research use"
+CITATION = "Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020"
 _PREFIX = re.compile(r"(train|validation|test)_")
 
 

@@ -12,6 +12,8 @@ from ascseg_cli.data.split import SplitRule
 NAME = "ph2"
 RULE = SplitRule(test=0.10, validation=0.20)
 DESCRIPTION = "PH2Dataset/ with PH2 Dataset images/IMD*/"
+LICENCE = "research and education only (PH2 terms); weights for research use"
+CITATION = "Mendonça et al., PH2: A dermoscopic image database for research and benchmarking, EMBC 2013"
 _IMAGE, _LESION = "_dermoscopic_image", "_lesion"
 
 

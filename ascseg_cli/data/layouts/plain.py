@@ -17,6 +17,8 @@ from ascseg_cli.data.split import SplitRule
 NAME = "plain"
 RULE = SplitRule()
 DESCRIPTION = "images/ beside masks/"
+LICENCE = ""
+CITATION = ""
 _SUFFIX = re.compile(r"_(mask|segmentation|lesion|seg|gt|label)(_\d+)?$", re.IGNORECASE)
 
 

@@ -1,0 +1,81 @@
+"""A part of a data set in memory: images and masks at the size from which batches are drawn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from ascseg_cli.data import appearance
+from ascseg_cli.data.decode import read_mask, read_pixels
+from ascseg_cli.data.pairs import Pair
+from ascseg_cli.data.preprocess import prepare
+from ascseg_cli.errors import DataError, InputError
+
+_PLAIN = {"rule": "squeeze_antialias", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Decoded images of one part.
+
+    pixels     (n, 3, s, s) uint8, squeezed to a square with antialias
+    masks      (n, s, s) bool, squeezed alike and cut at one half
+    truths     n masks (h, w) bool at the images' own sizes
+    features   n appearance figures, see data.appearance
+    """
+
+    pixels: np.ndarray
+    masks: np.ndarray
+    truths: list[np.ndarray]
+    features: list[appearance.Features]
+
+
+def load(pairs: Sequence[Pair], size: int) -> Images:
+    """Decode every pair, several at a time. Raises DataError naming the file that can't be used."""
+    if not pairs:
+        raise DataError("this part of the data set holds no image")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        loaded = list(pool.map(lambda pair: _load(pair, size), pairs))
+    pixels, masks, truths, features = zip(*loaded)
+    return Images(np.stack(pixels), np.stack(masks), list(truths), list(features))
+
+
+def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (h, w, 3) uint8 and mask (h, w) bool, the union of the pair's masks. Raises DataError."""
+    pixels = _read(read_pixels, pair.image)
+    mask = np.zeros(pixels.shape[:2], bool)
+    for path in pair.masks:
+        one = _read(read_mask, path)
+        if one.shape != mask.shape:
+            h, w = one.shape
+            raise DataError(f"{path} is {w}×{h} px, its image {pair.image.name} {mask.shape[1]}×{mask.shape[0]}")
+        mask |= one
+    return pixels, mask
+
+
+def mean_and_std(pixels: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of each colour over all pixels (n, 3, s, s), as shares of full scale."""
+    counts = np.stack([np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(3)]).astype(np.float64)
+    levels = np.arange(256) / 255
+    mean = counts @ levels / counts.sum(1)
+    std = np.sqrt(counts @ levels**2 / counts.sum(1) - mean**2)
+    return tuple(mean.round(4).tolist()), tuple(std.round(4).clip(1e-3).tolist())
+
+
+def _load(pair: Pair, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, appearance.Features]:
+    pixels, truth = read_pair(pair)
+    as_pixels = np.repeat(truth[..., None].astype(np.uint8) * 255, 3, axis=2)
+    small = prepare(pixels, size=(size, size), **_PLAIN) * 255
+    mask = prepare(as_pixels, size=(size, size), **_PLAIN)[0] >= 0.5
+    return small.round().clip(0, 255).astype(np.uint8), mask, truth, appearance.describe(pixels)
+
+
+def _read(reader, path):  # type: ignore[no-untyped-def]
+    try:
+        return reader(path)
+    except InputError as error:
+        raise DataError(f"{path}: {error.message}", error.hint) from error

@@ -13,6 +13,7 @@ horizontal edges, sorted by columns into the vertical ones; that gives each corn
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def _corners(mask: np.ndarray) -> tuple[list[int], list[int], list[int], list[in
     padded = np.zeros((height + 2, width + 2), dtype=np.uint8)
     padded[1:-1, 1:-1] = mask
     quad = padded[:-1, :-1] + 2 * padded[:-1, 1:] + 4 * padded[1:, :-1] + 8 * padded[1:, 1:]
-    turns = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0])[quad]   # 6 and 9 are the meeting points
+    turns = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0])[quad]  # 6 and 9 are the meeting points
     at = np.repeat(np.flatnonzero(turns), turns[turns > 0])
     y, x = np.divmod(at, width + 1)
     second = np.zeros(len(at), dtype=bool)
@@ -91,7 +92,7 @@ def _corners(mask: np.ndarray) -> tuple[list[int], list[int], list[int], list[in
     # where the lower left and upper right pixels are foreground.
     by_column = np.lexsort((second ^ (quad.ravel()[at] == 6), y, x))
     left, right = np.arange(0, len(at), 2), np.arange(1, len(at), 2)
-    below = padded[y[left] + 1, x[left] + 1].astype(bool)      # foreground under the edge: it runs to the right
+    below = padded[y[left] + 1, x[left] + 1].astype(bool)  # foreground under the edge: it runs to the right
     other_end = np.empty(len(at), dtype=np.int64)
     other_end[by_column[0::2]], other_end[by_column[1::2]] = by_column[1::2], by_column[0::2]
     following = np.empty_like(other_end)
@@ -119,7 +120,9 @@ def _cycles(following: list[int]) -> list[list[int]]:
 
 def _simple_rings(path: Ring) -> list[Ring]:
     """A closed path cut wherever it meets itself, so that each ring passes through a point once; closed."""
-    rings, open_, place = [], [], {}
+    rings: list[Ring] = []
+    open_: Ring = []
+    place: dict[tuple[int, int], int] = {}
     for point in path:
         key = (point[0], point[1])
         if key in place:
@@ -139,5 +142,5 @@ def _exterior_first(rings: list[Ring]) -> list[Ring]:
 
 
 def twice_area(ring: Ring) -> int:
-    """Twice the signed area of a closed ring by the shoelace formula: positive for exteriors, negative for holes."""
-    return sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:]))
+    """Twice the signed area of a closed ring (shoelace): positive for exteriors, negative for holes."""
+    return sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring))

@@ -38,7 +38,10 @@ class Settings:
         _check(0 <= self.threshold <= 1, f"--threshold is {self.threshold}; it must lie between 0 and 1")
         _check(self.cleaning.min_area >= 0, f"--min-area is {self.cleaning.min_area}; it must be 0 or more pixels")
         _check(self.max_pixels >= 1, f"--max-pixels is {self.max_pixels}; it must be at least 1")
-        _check(self.batch_size is None or self.batch_size >= 1, f"--batch-size is {self.batch_size}; it must be at least 1")
+        _check(
+            self.batch_size is None or self.batch_size >= 1,
+            f"--batch-size is {self.batch_size}; it must be at least 1",
+        )
 
     def of_results(self) -> dict[str, Any]:
         """The settings on which pictures and figures depend, by the names of their options."""
@@ -69,7 +72,10 @@ def parse_batch_size(text: str) -> int | None:
     """The value of --batch-size: None for "auto", else a whole number. Raises UsageError."""
     if text == "auto":
         return None
-    _check(text.isascii() and text.isdecimal(), f"--batch-size is {text!r}; it must be auto or a whole number from 1 up")
+    _check(
+        text.isascii() and text.isdecimal(),
+        f"--batch-size is {text!r}; it must be auto or a whole number from 1 up",
+    )
     return int(text)
 
 

@@ -1,15 +1,32 @@
-"""Test-time augmentation: the network looks at an image and its three mirror images, and the mean counts."""
+"""From one picture's pixels to its probability map, with or without test-time augmentation.
+
+Augmentation: the network looks at an image and its three mirror images, and the mean counts.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.data.preprocess import prepare, resize_probability
 from ascseg_cli.inference.engine import Engine
+from ascseg_cli.network.metadata import Metadata
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # axes: none, left-right, up-down, both
 
 
-def probabilities(engine: Engine, images: np.ndarray, tta: bool = False) -> np.ndarray:
+def predict_probability(engine: Engine, pixels: np.ndarray, *, tta: bool = False) -> np.ndarray:
+    """Pixels (h, w, 3) uint8 RGB -> probability (h, w) float32, 0..1, in the picture's own pixels."""
+    image = prepared(pixels, engine.metadata)
+    return resize_probability(probabilities(engine, image[None], tta=tta)[0], pixels.shape[:2])
+
+
+def prepared(pixels: np.ndarray, metadata: Metadata) -> np.ndarray:
+    """Pixels (h, w, 3) uint8 RGB -> what the network of these weights looks at, (3, h', w') float32."""
+    how = metadata.preprocessing
+    return prepare(pixels, rule=how.rule, size=how.size, mean=how.mean, std=how.std)
+
+
+def probabilities(engine: Engine, images: np.ndarray, *, tta: bool = False) -> np.ndarray:
     """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32.
 
     tta  the mean over FLIPS, each result flipped back, instead of the images as they are

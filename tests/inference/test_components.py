@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
+
 from ascseg_cli.inference import components
 from ascseg_cli.inference.postprocess import Cleaning, binarise, measure
-from scipy import ndimage
 
 EIGHT = np.ones((3, 3), dtype=int)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from ascseg_cli.inference import overlay
 
 BACKGROUNDS = {
@@ -48,7 +49,9 @@ def test_the_boundary_runs_between_the_two_lines(height: int, width: int) -> Non
     assert not (black & mask).any()
     for axis in (0, 1):
         inside = np.diff(mask.astype(int), axis=axis) != 0
-        first = np.take(bright, range(mask.shape[axis] - 1), axis) | np.take(black, range(mask.shape[axis] - 1), axis)
+        first = np.take(bright, range(mask.shape[axis] - 1), axis) | np.take(
+            black, range(mask.shape[axis] - 1), axis
+        )
         assert first[inside].all()
     untouched = ~mask & ~black
     assert (drawn[untouched] == 90).all()

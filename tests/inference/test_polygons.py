@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from ascseg_cli.inference.polygons import feature_collection, twice_area
 from scipy import ndimage
+
+from ascseg_cli.inference.polygons import feature_collection, twice_area
 
 Polygon = list[list[list[int]]]
 
@@ -28,7 +30,7 @@ def rasterise(polygons: list[Polygon], shape: tuple[int, ...]) -> np.ndarray:
             x0 + (x1 - x0) * (level - y0) / (y1 - y0)
             for polygon in polygons
             for ring in polygon
-            for (x0, y0), (x1, y1) in zip(ring, ring[1:])
+            for (x0, y0), (x1, y1) in pairwise(ring)
             if min(y0, y1) < level < max(y0, y1)
         )
         for left, right in zip(crossings[0::2], crossings[1::2]):
@@ -38,7 +40,7 @@ def rasterise(polygons: list[Polygon], shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check(mask: np.ndarray) -> None:
-    """One feature a component, each the same pixels; rings simple, closed, rightly turned, without spare points."""
+    """One feature a component, each the same pixels; rings simple, closed, rightly turned, no spare points."""
     collection = json.loads(json.dumps(feature_collection(mask, np.ones(mask.shape, np.float32), "x")))
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     assert len(collection["features"]) == count
@@ -62,7 +64,7 @@ def check_rings(polygon: Polygon) -> None:
         assert ring[0] == ring[-1]
         points = [tuple(point) for point in ring[:-1]]
         assert len(set(points)) == len(points), "a ring meets itself"
-        assert all((a[0] == b[0]) != (a[1] == b[1]) for a, b in zip(ring, ring[1:])), "an edge is no edge of pixels"
+        assert all((a[0] == b[0]) != (a[1] == b[1]) for a, b in pairwise(ring)), "an edge is no edge of pixels"
         turns = [(a, b, c) for a, b, c in zip(points, points[1:] + points[:1], points[2:] + points[:2])]
         assert all((a[0] == b[0]) != (b[0] == c[0]) for a, b, c in turns), "a point where nothing turns"
 

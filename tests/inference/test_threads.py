@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from ascseg_cli.inference import threads
 
 

@@ -1,0 +1,94 @@
+"""What is done, image by image, in a file that survives a kill: `journal.jsonl` in the output folder.
+
+One line of JSON an image, appended after its outputs are in their places, so an image without a line isn't done.
+The last line of an image counts; a line that a kill tore is cut off when the next run opens the file.
+Only names and places are kept in memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import IO, Any
+
+from ascseg_cli.inference.outputs import as_output_error, json_bytes
+
+NAME = "journal.jsonl"
+
+
+class Journal:
+    """The journal of one output folder. Reading and appending are safe from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self._places: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._reader: IO[bytes] | None = None
+        self._writer: FileIO | None = None
+
+    def open(self) -> None:
+        """Read what is there and make ready to append. Raises OutputError."""
+        with as_output_error(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = FileIO(self.path, "a")
+            self._reader = open(self.path, "rb")
+            whole = 0
+            for line in self._reader:
+                record = _parse(line)
+                if record is not None:
+                    self._places[record["image"]] = whole
+                if line.endswith(b"\n"):
+                    whole += len(line)
+            self._writer.truncate(whole)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        for file in (self._reader, self._writer):
+            if file is not None:
+                file.close()
+        self._reader = self._writer = None
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def get(self, image: str) -> dict[str, Any] | None:
+        """The last record of an image of an earlier run."""
+        place = self._places.get(image)
+        if place is None or self._reader is None:
+            return None
+        with self._lock:
+            self._reader.seek(place)
+            return _parse(self._reader.readline())
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append a record; `image` is its key. Raises OutputError."""
+        line = json_bytes(record) + b"\n"
+        with self._lock, as_output_error(self.path):
+            assert self._writer is not None
+            if self._writer.write(line) != len(line):  # unbuffered: a full disk takes only a part
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def records(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every whole record in a folder's journal, without changing it; none where there is no journal."""
+    with as_output_error(folder / NAME):
+        if (folder / NAME).is_file():
+            with open(folder / NAME, "rb") as file:
+                yield from (record for record in map(_parse, file) if record is not None)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return (
+        record
+        if line.endswith(b"\n") and isinstance(record, dict) and isinstance(record.get("image"), str)
+        else None
+    )

@@ -1,0 +1,145 @@
+"""Reading, the network and writing at once: the core of a run over many images.
+
+Threads read and decode ahead, the calling thread runs the network, threads write behind; numpy, OpenCV and torch
+let go of Python's lock while they work. Only a window of images is in flight, so memory is flat however many there
+are, and results come out in the order of the inputs.
+
+Every pass of the network has the same shape (a short batch is filled up with copies), so that an image's result
+doesn't depend on its batch mates; on the CPU a pass holds one image.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from ascseg_cli.data.discover import Item
+from ascseg_cli.inference.engine import Engine
+from ascseg_cli.inference.results import Result
+from ascseg_cli.inference.tta import probabilities
+from ascseg_cli.inference.work import Loaded, Work
+
+T = TypeVar("T")
+GPU_BATCH = 32
+MOST_WORKERS = 8
+PIXELS_IN_FLIGHT = 64 << 20  # about 20 bytes each: pixels, probabilities, mask, overlay, what is being encoded
+
+
+@dataclass
+class Job:
+    """One image in flight: `loaded` gives a Result at once where there is nothing left to do."""
+
+    item: Item
+    loaded: Future[Loaded | Result]
+    saved: Future[Result] | None = None
+
+
+class Pipeline:
+    """Runs images through `work.load`, the network and `work.save`.
+
+    batch    images in one pass of the network; None: 1 on the CPU, GPU_BATCH on a GPU
+    threads  that read, and as many that write
+    """
+
+    def __init__(
+        self, engine: Engine, work: Work, *, tta: bool = False, batch: int | None = None, threads: int = 1
+    ) -> None:
+        self._engine, self._work, self._tta = engine, work, tta
+        self._batch = batch or (GPU_BATCH if engine.device.startswith("cuda") else 1)
+        self._workers = max(1, min(threads, MOST_WORKERS))
+        self._stopped = threading.Event()
+        self._in_flight: deque[Job] = deque()
+        self._ahead: deque[Job] = deque()  # those of them that the network hasn't seen
+        self._usual_pixels = PIXELS_IN_FLIGHT // 2  # taken for an image that isn't decoded yet: the last one's
+
+    def stop(self) -> None:
+        """Begin no further image; those in flight are finished. May be called from a signal handler."""
+        self._stopped.set()
+
+    def run(self, items: Iterable[Item]) -> Iterator[Result]:
+        """The results in the order of the items; after `stop`, those of the items that had begun."""
+        feed = enumerate(items)
+        readers = ThreadPoolExecutor(self._workers, "ascseg-read")
+        writers = ThreadPoolExecutor(self._workers, "ascseg-write")
+        try:
+            while True:
+                self._read_ahead(feed, readers)
+                if not self._in_flight:
+                    return
+                batch = self._next_batch()
+                if batch:
+                    self._segment(batch, writers)
+                yield from self._finished(at_least_one=not batch)
+        finally:
+            for pool in (readers, writers):
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read_ahead(self, feed: Iterator[tuple[int, Item]], readers: ThreadPoolExecutor) -> None:
+        while not self._stopped.is_set() and not self._work.full and self._has_room():
+            number, item = next(feed, (-1, None))
+            if item is None:
+                return
+            job = Job(item, readers.submit(self._work.load, number, item))
+            self._in_flight.append(job)
+            self._ahead.append(job)
+
+    def _has_room(self) -> bool:
+        if len(self._in_flight) >= 2 * (self._batch + self._workers):
+            return False
+        return not self._in_flight or sum(map(self._pixels_of, self._in_flight)) < PIXELS_IN_FLIGHT
+
+    def _pixels_of(self, job: Job) -> int:
+        if not job.loaded.done():
+            return self._usual_pixels
+        loaded = job.loaded.result()
+        if isinstance(loaded, Result):
+            return 0
+        self._usual_pixels = loaded.size[0] * loaded.size[1]
+        return self._usual_pixels
+
+    def _next_batch(self) -> list[tuple[Job, Loaded]]:
+        """The next images for the network, in order; waits for each to be read."""
+        batch: list[tuple[Job, Loaded]] = []
+        while self._ahead and len(batch) < self._batch:
+            job = self._ahead.popleft()
+            loaded = _result(job.loaded)
+            if isinstance(loaded, Loaded):
+                batch.append((job, loaded))
+            else:
+                job.saved = Future()
+                job.saved.set_result(loaded)
+        return batch
+
+    def _segment(self, batch: list[tuple[Job, Loaded]], writers: ThreadPoolExecutor) -> None:
+        started = time.perf_counter()
+        images = [loaded.network_input for _, loaded in batch]
+        images += [images[-1]] * (self._batch - len(images))
+        maps = probabilities(self._engine, np.stack(images), tta=self._tta)
+        share = (time.perf_counter() - started) / len(batch)
+        for (job, loaded), small in zip(batch, maps):
+            job.saved = writers.submit(self._work.save, job.item, loaded, small, share)
+
+    def _finished(self, *, at_least_one: bool) -> Iterator[Result]:
+        """Results at the head of the line; perhaps waiting for the first."""
+        while self._in_flight:
+            saved = self._in_flight[0].saved
+            if saved is None or not (at_least_one or saved.done()):
+                return
+            result = _result(saved)
+            self._in_flight.popleft()
+            at_least_one = False
+            yield result
+
+
+def _result(future: Future[T]) -> T:
+    # In short turns, so that Ctrl-C is heard on systems where a wait for a lock can't be interrupted.
+    while not wait([future], timeout=0.5).done:
+        pass
+    return future.result()

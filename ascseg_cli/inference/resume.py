@@ -1,0 +1,112 @@
+"""What an earlier run left that still stands: `--resume` keeps it and redoes everything else.
+
+An image stands if the journal has it as done with the same input, weights and settings, and each output that is
+wanted now is on disk, decodes, and has the image's size. A failed image is always tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import threading
+from collections import Counter
+from pathlib import Path
+
+from ascseg_cli.data.decode import read_pixels
+from ascseg_cli.data.discover import Item
+from ascseg_cli.errors import InputError
+from ascseg_cli.inference.journal import Journal
+from ascseg_cli.inference.outputs import SUFFIXES, OutputFolder
+from ascseg_cli.inference.results import Result
+
+CHANGED_INPUT = "the image has changed"
+CHANGED_SETTINGS = "weights or settings have changed"
+DAMAGED = "an output is missing or damaged"
+
+
+class Earlier:
+    """The earlier runs of an output folder, asked image by image from several threads.
+
+    redone  why images that had been done are done again, counted
+    """
+
+    def __init__(self, journal: Journal, outputs: OutputFolder, kinds: tuple[str, ...], fingerprint: str) -> None:
+        self._journal = journal
+        self._outputs = outputs
+        self._kinds = kinds
+        self._fingerprint = fingerprint
+        self._lock = threading.Lock()
+        self.redone: Counter[str] = Counter()
+
+    def result(self, item: Item, input_sha256: str) -> Result | None:
+        """The result that stands, or None where the image must be done."""
+        record = self._journal.get(item.name)
+        if record is None:
+            return None
+        fingerprint = record.pop("fingerprint", None)
+        try:
+            result = Result.from_record(record)
+        except (TypeError, ValueError):  # written by another release
+            result = None
+        why = self._objection(result, fingerprint, item, input_sha256)
+        if why:
+            # From here on its outputs are a mixture until it is done; a kill must not leave it marked as done.
+            self._journal.add({"image": item.name})
+            with self._lock:
+                self.redone[why] += 1
+            return None
+        return result
+
+    def discard(self, item: Item) -> None:
+        """Remove what an earlier run made of an image that now fails: nothing stale may stand beside its row."""
+        if self._journal.get(item.name) is not None:
+            self._outputs.discard(item.output_stem, tuple(SUFFIXES))
+
+    def _objection(self, result: Result | None, fingerprint: object, item: Item, input_sha256: str) -> str:
+        if result is None or fingerprint != self._fingerprint:
+            return CHANGED_SETTINGS
+        if result.input_sha256 != input_sha256:
+            return CHANGED_INPUT
+        size = result.width or 0, result.height or 0
+        paths = ((kind, self._outputs.path(kind, item.output_stem)) for kind in self._kinds)
+        return "" if all(is_whole(kind, path, size) for kind, path in paths) else DAMAGED
+
+
+def is_whole(kind: str, path: Path, size: tuple[int, int]) -> bool:
+    """Whether an output is there, decodes to its end, and belongs to an image of `size` (width, height)."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    if kind == "polygons":
+        return _is_whole_geojson(content, size)
+    try:
+        height, width = read_pixels(content, max_pixels=max(1, size[0] * size[1])).shape[:2]
+    except InputError:
+        return False
+    return (width, height) == size
+
+
+def _is_whole_geojson(content: bytes, size: tuple[int, int]) -> bool:
+    try:
+        image = json.loads(content)["image"]
+        return (image["width"], image["height"]) == size
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def file_sha256(path: Path, most: int) -> str:
+    """SHA-256 of a regular file of at most `most` bytes; "" for anything else, which reading will refuse."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            return ""
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except (OSError, ValueError):
+        return ""

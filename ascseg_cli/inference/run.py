@@ -1,0 +1,154 @@
+"""One run over many images: claims the folder, drives the pipeline, keeps results.csv and run.json true."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+
+from ascseg_cli.data.discover import Found
+from ascseg_cli.inference import claim, run_record
+from ascseg_cli.inference.engine import Engine
+from ascseg_cli.inference.journal import Journal
+from ascseg_cli.inference.likeness import Likeness
+from ascseg_cli.inference.outputs import FolderError, OutputFolder
+from ascseg_cli.inference.pipeline import Pipeline
+from ascseg_cli.inference.results import STATUSES, Result, Table
+from ascseg_cli.inference.resume import Earlier
+from ascseg_cli.inference.run_record import RunRecord
+from ascseg_cli.inference.settings import Settings
+from ascseg_cli.inference.work import Work
+
+
+@dataclass
+class Summary:
+    """What a run came to.
+
+    counts       results by status
+    resumed      of them, kept from an earlier run
+    redone       why images that had been done were done again, counted
+    interrupted  it was asked to stop
+    full         it stopped by itself, since nothing more could be written
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    resumed: int = 0
+    redone: Counter[str] = field(default_factory=Counter)
+    interrupted: bool = False
+    full: FolderError | None = None
+
+    def add(self, result: Result) -> None:
+        """Count one more."""
+        self.counts[result.status] += 1
+        self.resumed += result.resumed
+
+    @property
+    def state(self) -> str:
+        """The state that run.json tells."""
+        return "failed" if self.full else "interrupted" if self.interrupted else "finished"
+
+
+class Run:
+    """A run that is ready to go.
+
+    on_result  called with each result, in the order of the inputs
+    warn       called with each line that the user should know of
+    """
+
+    def __init__(
+        self,
+        found: Found,
+        engine: Engine,
+        settings: Settings,
+        outputs: OutputFolder,
+        *,
+        mode: str,
+        threads: int,
+        arguments: Sequence[str],
+        on_result: Callable[[Result], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._found, self._engine, self._settings, self._outputs = found, engine, settings, outputs
+        self._mode, self._threads, self._on_result, self._warn = mode, threads, on_result, warn
+        self._record = RunRecord(outputs, engine, settings, arguments=arguments, threads=threads)
+        self._likeness = Likeness(engine.metadata, len(found.items))
+        self._pipeline: Pipeline | None = None
+        self._summary = Summary()
+
+    def stop(self) -> None:
+        """End the run after the images in flight; may be called from a signal handler."""
+        self._summary.interrupted = True
+        if self._pipeline:
+            self._pipeline.stop()
+
+    def __call__(self) -> Summary:
+        """Do it. Raises UsageError or OutputError before the first image; later trouble is in the rows."""
+        claim.check(self._outputs.root, self._mode)
+        if self._mode == "overwrite":
+            claim.clear(self._outputs)
+        before = run_record.read(self._outputs.root) if self._mode == "resume" else None
+        self._record.begin(before)
+        journal = Journal(self._outputs.root)
+        journal.open()
+        try:
+            earlier = self._earlier(journal, before) if self._mode == "resume" else None
+            # OpenCV's own threads would compete with ours and with the network's.
+            threads_before = cv2.getNumThreads()
+            cv2.setNumThreads(1)
+            try:
+                self._segment(journal, earlier)
+            finally:
+                cv2.setNumThreads(threads_before)
+        finally:
+            journal.close()
+        return self._summary
+
+    def _earlier(self, journal: Journal, before: dict[str, Any] | None) -> Earlier:
+        self._outputs.remove_leftovers()
+        changes = self._record.changes_since(before) if before else []
+        if changes and len(journal):
+            self._warn(f"the earlier run was made otherwise ({', '.join(changes)}); its images are done again")
+        fingerprint = self._settings.fingerprint(self._engine.weights_sha256)
+        return Earlier(journal, self._outputs, self._settings.save, fingerprint)
+
+    def _segment(self, journal: Journal, earlier: Earlier | None) -> None:
+        settings, summary = self._settings, self._summary
+        work = Work(self._engine, settings, self._outputs, journal, earlier=earlier, watch=self._likeness.see)
+        self._pipeline = Pipeline(
+            self._engine, work, tta=settings.tta, batch=settings.batch_size, threads=self._threads
+        )
+        if summary.interrupted:
+            self._pipeline.stop()
+        with self._outputs.open(self._outputs.root / claim.RESULTS) as file:
+            table = Table(file)
+            for result in self._results(self._pipeline, work):
+                table.add(result)
+                summary.add(result)
+                self._on_result(result)
+                self._say(self._likeness.warning())
+        self._say(self._likeness.warning(last=True))
+        summary.full = work.full
+        summary.redone = earlier.redone if earlier else Counter()
+        counts = {status: summary.counts[status] for status in STATUSES}
+        self._record.end(summary.state, {**counts, "resumed": summary.resumed})
+        if work.bug:
+            raise work.bug
+
+    def _results(self, pipeline: Pipeline, work: Work) -> Iterator[Result]:
+        """One result for each input: what wasn't found, what was done, what the run didn't come to."""
+        for missing in self._found.missing:
+            yield Result(missing.name, "failed", "; ".join(filter(None, (missing.reason, missing.hint))))
+        done = 0
+        for result in pipeline.run(self._found.items):
+            done += 1
+            yield result
+        why = "nothing more can be written" if work.full else "the run was interrupted"
+        for item in self._found.items[done:]:
+            yield Result(item.name, "skipped", f"not reached: {why}")
+
+    def _say(self, text: str | None) -> None:
+        if text:
+            self._warn(text)

@@ -1,0 +1,122 @@
+"""run.json: everything needed to know how the results beside it came about, and to get them again.
+
+Written when a run begins and again when it ends. It holds nothing of the user, the host or the pictures' tags,
+except what stands in the arguments.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ascseg_cli import __version__
+from ascseg_cli.inference.claim import RUN
+from ascseg_cli.inference.engine import Engine
+from ascseg_cli.inference.outputs import OutputFolder, json_bytes
+from ascseg_cli.inference.settings import Settings
+
+FORMAT = 1
+_LIBRARIES = ("torch", "numpy", "numba", "opencv-python-headless", "pillow", "triton", "onnxruntime")
+NOTICE = "for research; not a medical device"
+
+
+class RunRecord:
+    """The record of one run in one output folder."""
+
+    def __init__(
+        self, outputs: OutputFolder, engine: Engine, settings: Settings, *, arguments: Sequence[str], threads: int
+    ) -> None:
+        self._outputs = outputs
+        self._of_results = settings.of_results()
+        self._content: dict[str, Any] = {
+            "format": FORMAT,
+            "notice": NOTICE,
+            "arguments": list(arguments),
+            "started": _now(),
+            "ended": None,
+            "state": "running",
+            "counts": {},
+            "weights": _weights(engine),
+            "settings": {
+                **self._of_results,
+                "save": list(settings.save),
+                "max_pixels": settings.max_pixels,
+                "batch_size": settings.batch_size or "auto",
+            },
+            "backend": engine.backend,
+            "backend_note": engine.backend_note,
+            "device": engine.device,
+            "threads": threads,
+            "versions": _versions(),
+            "platform": {"system": platform.system(), "machine": platform.machine()},
+            "earlier_runs": [],
+        }
+
+    def begin(self, earlier: Mapping[str, Any] | None) -> None:
+        """Write the record of a run that begins; `earlier` is the record that stood there. Raises OutputError."""
+        if earlier:
+            told = {key: value for key, value in earlier.items() if key != "earlier_runs"}
+            self._content["earlier_runs"] = [*earlier.get("earlier_runs", []), told]
+        self._write()
+
+    def end(self, state: str, counts: Mapping[str, int]) -> None:
+        """Write the record of a run that is over: "finished", "interrupted" or "failed". Raises OutputError."""
+        self._content.update(ended=_now(), state=state, counts=dict(counts))
+        self._write()
+
+    def changes_since(self, earlier: Mapping[str, Any]) -> list[str]:
+        """In words, what results depend on and the earlier run had otherwise."""
+        ours, theirs = self._content, earlier
+        values = theirs.get("settings", {})
+        changes = [
+            f"{name.replace('_', '-')} {values[name]} → {value}"
+            for name, value in self._of_results.items()
+            if values.get(name, value) != value
+        ]
+        before = theirs.get("weights", {})
+        if before.get("sha256", ours["weights"]["sha256"]) != ours["weights"]["sha256"]:
+            changes.insert(0, f"weights {before.get('name', '?')} → {ours['weights']['name']}")
+        return changes
+
+    def _write(self) -> None:
+        self._outputs.write(self._outputs.root / RUN, json_bytes(self._content, indent=2) + b"\n")
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record in a folder; None where there is none, or none that can be read."""
+    try:
+        content = json.loads((folder / RUN).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+
+
+def _weights(engine: Engine) -> dict[str, Any]:
+    told = engine.metadata
+    return {
+        "name": told.name,
+        "dataset": told.dataset,
+        "variant": told.variant,
+        "sha256": engine.weights_sha256,
+        "licence": told.licence,
+        "preprocessing": told.preprocessing.model_dump(mode="json"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"ascseg": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

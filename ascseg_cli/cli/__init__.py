@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
     from ascseg_cli.cli.app import app
 
     try:
-        app(arguments, prog_name="ascseg")
+        app(arguments, prog_name="ascseg", obj=arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else exit_codes.OK
     except KeyboardInterrupt:

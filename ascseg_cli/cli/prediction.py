@@ -1,0 +1,214 @@
+"""What `ascseg predict` does once its options are read: looks everything up, runs, and says what came of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ascseg_cli import exit_codes
+from ascseg_cli.cli import say
+from ascseg_cli.cli.interrupt import graceful
+from ascseg_cli.cli.progress import RunProgress, duration
+from ascseg_cli.data.discover import Found, default_output, discover
+from ascseg_cli.errors import DataError, UsageError
+from ascseg_cli.inference import claim
+from ascseg_cli.inference.engine import Engine, open_engine
+from ascseg_cli.inference.outputs import OutputFolder, json_bytes
+from ascseg_cli.inference.results import Result
+from ascseg_cli.inference.run import Run, Summary
+from ascseg_cli.inference.settings import Settings
+from ascseg_cli.inference.threads import usable_threads
+
+
+@dataclass(frozen=True)
+class Order:
+    """Everything the user asked for, checked as far as it can be without looking at files.
+
+    mode       one of claim.MODES
+    arguments  the command line as it was typed, without the program's name
+    """
+
+    inputs: list[str]
+    weights: Path
+    settings: Settings
+    output: Path | None = None
+    files_from: str | None = None
+    null: bool = False
+    mode: str = "new"
+    device: str = "auto"
+    backend: str = "auto"
+    threads: int | None = None
+    as_json: bool = False
+    quiet: bool = False
+    arguments: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Where outputs go. Raises UsageError where nothing says so."""
+        if self.output is None and self.files_from is not None:
+            raise UsageError("--files-from needs --output DIR")
+        return self.output if self.output is not None else default_output(self.inputs[0])
+
+    @property
+    def thread_count(self) -> int:
+        """Threads to use: what the user said, else what the process may use."""
+        return self.threads or usable_threads()
+
+
+def carry_out(order: Order) -> int:
+    """Segment everything that was asked for; returns the exit code."""
+    found = look_up(order)
+    claim.check(order.folder, order.mode)
+    return segment(found, open_named_engine(order), order)
+
+
+def plan(order: Order) -> int:
+    """Say what `carry_out` would do, and write nothing: one line an image on stdout."""
+    found = look_up(order)
+    claim.check(order.folder, order.mode)
+    outputs = OutputFolder(order.folder)
+    for item in found.items:
+        paths = {kind: str(outputs.path(kind, item.output_stem)) for kind in order.settings.save}
+        if order.as_json:
+            write_out(json_bytes({"image": item.name, "outputs": paths}) + b"\n")
+        else:
+            write_out(f"{item.path} -> {', '.join(paths.values())}\n".encode("utf-8", "surrogateescape"))
+    say_missing(found)
+    say(
+        "dry run", f"{_images(len(found.items))} would be segmented with {order.weights.name}; nothing was written"
+    )
+    return exit_codes.SOME_FAILED if found.missing else exit_codes.OK
+
+
+def look_up(order: Order) -> Found:
+    """The images that the inputs name. Raises DataError where there is none, UsageError where two collide."""
+    listed = read_list(order.files_from, null=order.null) if order.files_from is not None else []
+    found = discover(order.inputs, output=order.folder, listed=listed)
+    if not order.quiet:
+        _say_left_out(found)
+    if not found.items:
+        say_missing(found)
+        raise DataError("no image was found", "name image files, or folders that hold some")
+    return found
+
+
+def read_list(source: str, *, null: bool) -> list[str]:
+    """The names in a list: one a line, or ended by NUL bytes; "-" is stdin. Raises UsageError."""
+    try:
+        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--files-from {source} can't be read: {error.strerror or error}") from error
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    names = content.split(b"\0") if null else [line.removesuffix(b"\r") for line in content.split(b"\n")]
+    if not null and b"\0" in content:
+        raise UsageError(f"--files-from {source} holds NUL bytes", "add -0 for lists made with find -print0")
+    return [os.fsdecode(name) for name in names if name]
+
+
+def open_named_engine(order: Order) -> Engine:
+    """The weights on their device; says once which backend runs."""
+    engine = open_engine(order.weights, device=order.device, backend=order.backend, threads=order.thread_count)
+    if not order.quiet:
+        say("note", f"{engine.metadata.name} on {engine.device}, backend {engine.backend}")
+    if engine.backend_note:
+        say("warning", f"the slow backend {engine.backend} runs: {engine.backend_note}")
+    return engine
+
+
+def segment(found: Found, engine: Engine, order: Order) -> int:
+    """Run the engine over what was found; returns the exit code."""
+    outputs = OutputFolder(order.folder)
+    total = len(found.items) + len(found.missing)
+    with RunProgress(total, quiet=order.quiet) as progress:
+
+        def tell(result: Result) -> None:
+            progress.advance(failed=result.status == "failed", worked=not result.resumed)
+            if result.status == "failed":
+                say("failed", f"{result.image}: {result.reason}")
+            if order.as_json and not write_out(json_bytes(result.to_json()) + b"\n"):
+                run.stop()
+
+        run = Run(
+            found, engine, order.settings, outputs,
+            mode=order.mode, threads=order.thread_count, arguments=order.arguments,
+            on_result=tell, warn=lambda text: say("warning", text),
+        )  # fmt: skip
+
+        def end_at_once() -> None:
+            outputs.remove_temporary()
+            progress.close()
+
+        with graceful(run.stop, end_at_once):
+            summary = run()
+    say_summary(summary, order, progress.seconds)
+    return exit_code(summary)
+
+
+def exit_code(summary: Summary) -> int:
+    """The code for what a run came to."""
+    good = summary.counts["ok"] + summary.counts["empty"]
+    if summary.interrupted and summary.counts["skipped"]:
+        return exit_codes.INTERRUPTED
+    if not summary.counts["failed"] and not summary.full:
+        return exit_codes.OK
+    return exit_codes.SOME_FAILED if good else exit_codes.NOTHING_DONE
+
+
+def say_summary(summary: Summary, order: Order, seconds: float) -> None:
+    """The last lines of a run on stderr."""
+    again = " ".join(["ascseg", *map(shlex.quote, _resuming(order.arguments))])
+    if summary.full:
+        say("error", summary.full.message)
+        say("hint", f"{summary.full.hint or 'mend that'}; then: {again}")
+    elif summary.interrupted and summary.counts["skipped"]:
+        say("interrupted", f"{_images(summary.counts['skipped'])} not reached; to go on: {again}")
+    if order.quiet:
+        return
+    for why, count in summary.redone.items():
+        say("note", f"{_images(count)} done again: {why}")
+    words = [
+        f"{summary.counts[status]:,} {status}" for status in ("ok", "empty", "failed") if summary.counts[status]
+    ]
+    kept = f" ({summary.resumed:,} from an earlier run)" if summary.resumed else ""
+    total = sum(summary.counts.values())
+    say("done", f"{_images(total)} in {duration(seconds)}: {', '.join(words) or 'none'}{kept} -> {order.folder}")
+
+
+def say_missing(found: Found) -> None:
+    """Each argument that gave nothing, on a line of its own."""
+    for missing in found.missing:
+        say("failed", f"{missing.name}: {'; '.join(filter(None, (missing.reason, missing.hint)))}")
+
+
+def write_out(content: bytes) -> bool:
+    """Data to stdout at once; False where nobody reads it any more."""
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return True
+    except BrokenPipeError:
+        # What is buffered could never be written; without this, Python complains about it when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+
+
+def _say_left_out(found: Found) -> None:
+    if found.ignored:
+        kinds = ", ".join(f"{suffix or 'no suffix'} {count:,}" for suffix, count in found.ignored.most_common(5))
+        say("note", f"{sum(found.ignored.values()):,} files that aren't images were left out ({kinds})")
+    if found.hidden:
+        say("note", f"{found.hidden:,} hidden files and folders were left out")
+    for folder in found.earlier_outputs:
+        say("note", f"{folder} holds results of an earlier run and was left out")
+
+
+def _resuming(arguments: list[str]) -> list[str]:
+    kept = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
+    return [*kept, "--resume"]
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image" if count == 1 else f"{count:,} images"

@@ -1,0 +1,118 @@
+"""How a long run shows itself on stderr: a live line on a terminal, now and then a plain one in a pipe.
+
+Nothing here touches stdout, which belongs to data.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from itertools import pairwise
+from types import TracebackType
+from typing import Any
+
+from ascseg_cli.cli import say
+
+_FIRST_LINE, _EVERY = 5.0, 30.0  # seconds, of the plain lines
+
+
+class RunProgress:
+    """Counts images done and failed, and tells images a second and the time left.
+
+    total  images in all
+    quiet  only failures and warnings are said
+    """
+
+    def __init__(self, total: int, *, quiet: bool = False) -> None:
+        self._total, self._quiet = total, quiet
+        self._done = self._failed = self._worked = 0
+        self._started = time.monotonic()
+        self._next_line = self._started + _FIRST_LINE
+        self._live: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> RunProgress:
+        if not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            self._live = _live_line()
+            self._task = self._live.add_task("", total=self._total, failed="")
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._started
+
+    def advance(self, *, failed: bool = False, worked: bool = True) -> None:
+        """One more image; `worked` is False where an earlier run had done it."""
+        self._done += 1
+        self._failed += failed
+        self._worked += worked
+        if self._live is not None:
+            self._live.update(self._task, advance=1, failed=f"{self._failed} failed" if self._failed else "")
+        elif not self._quiet and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _EVERY
+            say("progress", self._line())
+
+    def _line(self) -> str:
+        speed = self._worked / max(self.seconds, 1e-9)
+        words = [f"{self._done:,} of {self._total:,} images"]
+        if self._failed:
+            words.append(f"{self._failed:,} failed")
+        words.append(f"{speed:.3g} images/s")
+        if speed > 0 and self._done < self._total:
+            words.append(f"{duration((self._total - self._done) / speed)} left")
+        return ", ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 8 s, 3 min 20 s, 5 h 2 min, 2 d 4 h."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left = max(0, round(seconds))
+    for (name, size), (smaller, small) in pairwise(units):
+        if left >= size:
+            rest = left % size // small
+            return f"{left // size} {name} {rest} {smaller}" if rest else f"{left // size} {name}"
+    return f"{left} s"
+
+
+def _live_line() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.3g} images/s" if task.speed else "")
+
+    class Left(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            known = task.time_remaining is not None and not task.finished
+            return Text(f"{duration(task.time_remaining or 0)} left" if known else "")
+
+    class Failed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["failed"], style="red")
+
+    return Progress(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        Failed(),
+        Speed(),
+        Left(),
+        console=Console(stderr=True, highlight=False),
+        refresh_per_second=5,
+        transient=True,
+    )

@@ -109,6 +109,7 @@ def fit(
     torch.manual_seed(settings.seed)
     model = ASCSeg(VARIANTS[settings.variant]).to(device)
     if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # every batch has the same shape
         SplitBatchNorm2d.replace_in(model)
     batches = Batches(images, settings, rule, device)
     averaged = AveragedWeights(model, settings.averaging)

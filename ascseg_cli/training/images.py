@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ascseg_cli.data.pairs import Pair
 from ascseg_cli.data.preprocess import prepare
 from ascseg_cli.errors import DataError, InputError
 
-_PLAIN = {"rule": "squeeze_antialias", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,11 @@ class Images:
 
     pixels     (n, 3, s, s) uint8, squeezed to a square with antialias
     masks      (n, s, s) bool, squeezed alike and cut at one half
-    truths     n masks (h, w) bool at the images' own sizes
     features   n appearance figures, see data.appearance
     """
 
     pixels: np.ndarray
     masks: np.ndarray
-    truths: list[np.ndarray]
     features: list[appearance.Features]
 
 
@@ -40,8 +39,8 @@ def load(pairs: Sequence[Pair], size: int) -> Images:
         raise DataError("this part of the data set holds no image")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         loaded = list(pool.map(lambda pair: _load(pair, size), pairs))
-    pixels, masks, truths, features = zip(*loaded)
-    return Images(np.stack(pixels), np.stack(masks), list(truths), list(features))
+    pixels, masks, features = (list(column) for column in zip(*loaded))
+    return Images(np.stack(pixels), np.stack(masks), list(features))
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
@@ -57,24 +56,33 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     return pixels, mask
 
 
-def mean_and_std(pixels: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def mean_and_std(pixels: np.ndarray) -> tuple[Colour, Colour]:
     """Mean and standard deviation of each colour over all pixels (n, 3, s, s), as shares of full scale."""
     counts = np.stack([np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(3)]).astype(np.float64)
     levels = np.arange(256) / 255
     mean = counts @ levels / counts.sum(1)
     std = np.sqrt(counts @ levels**2 / counts.sum(1) - mean**2)
-    return tuple(mean.round(4).tolist()), tuple(std.round(4).clip(1e-3).tolist())
+    return _colour(mean), _colour(std.clip(1e-3))
 
 
-def _load(pair: Pair, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, appearance.Features]:
+def _load(pair: Pair, size: int) -> tuple[np.ndarray, np.ndarray, appearance.Features]:
     pixels, truth = read_pair(pair)
-    as_pixels = np.repeat(truth[..., None].astype(np.uint8) * 255, 3, axis=2)
-    small = prepare(pixels, size=(size, size), **_PLAIN) * 255
-    mask = prepare(as_pixels, size=(size, size), **_PLAIN)[0] >= 0.5
-    return small.round().clip(0, 255).astype(np.uint8), mask, truth, appearance.describe(pixels)
+    small = _squeeze(pixels, size) * 255
+    mask = _squeeze(np.repeat(truth[..., None].astype(np.uint8) * 255, 3, axis=2), size)[0] >= 0.5
+    return small.round().clip(0, 255).astype(np.uint8), mask, appearance.describe(pixels)
 
 
-def _read(reader, path):  # type: ignore[no-untyped-def]
+def _colour(values: np.ndarray) -> Colour:
+    red, green, blue = (round(float(value), 4) for value in values)
+    return red, green, blue
+
+
+def _squeeze(pixels: np.ndarray, size: int) -> np.ndarray:
+    """(h, w, 3) uint8 -> (3, size, size) float32 in 0..1."""
+    return prepare(pixels, rule="squeeze_antialias", size=(size, size), mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def _read(reader: Callable[[Path], np.ndarray], path: Path) -> np.ndarray:
     try:
         return reader(path)
     except InputError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,6 +15,7 @@ from ascseg_cli.data.split import Split
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import checkpoint
 from ascseg_cli.network.metadata import Metadata, Preprocessing
+from ascseg_cli.network.shapes import expected_shapes
 from ascseg_cli.network.variants import VARIANTS
 from ascseg_cli.training import images as image_store
 from ascseg_cli.training.fit import Check, fit
@@ -84,6 +86,6 @@ def _describe(
     )
 
 
-def _tensors(model: nn.Module, settings: Settings) -> dict:  # type: ignore[type-arg]
-    wanted = checkpoint.expected_shapes(VARIANTS[settings.variant])
+def _tensors(model: nn.Module, settings: Settings) -> dict[str, np.ndarray]:
+    wanted = expected_shapes(VARIANTS[settings.variant])
     return {name: t.detach().cpu().numpy() for name, t in model.state_dict().items() if name in wanted}

@@ -15,36 +15,40 @@ class Augmentation(_Settings):
     """How far an image may be changed each time it is drawn; every figure is the largest change."""
 
     flips: Literal["none", "horizontal", "both"] = "both"
-    turns: bool = Field(True, description="quarter turns too")
-    rotation: float = Field(30.0, ge=0, le=180, description="degrees")
-    zoom: float = Field(1.35, ge=1, description="in or out, factor")
-    stretch: float = Field(1.15, ge=1, description="width against height, factor")
-    shift: float = Field(0.1, ge=0, le=0.5, description="share of the side")
-    brightness: float = Field(0.1, ge=0, le=1, description="of full scale")
-    contrast: float = Field(1.25, ge=1, description="factor")
-    gamma: float = Field(1.25, ge=1, description="exponent")
-    tint: float = Field(1.1, ge=1, description="of each colour channel by itself, factor")
-    saturation: float = Field(1.3, ge=1, description="factor")
-    blur: float = Field(1.0, ge=0, le=1, description="share of a 3×3 mean")
-    noise: float = Field(0.02, ge=0, le=1, description="standard deviation, of full scale")
+    turns: bool = Field(default=True, description="quarter turns too")
+    rotation: float = Field(default=30.0, ge=0, le=180, description="degrees")
+    zoom: float = Field(default=1.35, ge=1, description="in or out, factor")
+    stretch: float = Field(default=1.15, ge=1, description="width against height, factor")
+    shift: float = Field(default=0.1, ge=0, le=0.5, description="share of the side")
+    brightness: float = Field(default=0.1, ge=0, le=1, description="of full scale")
+    contrast: float = Field(default=1.25, ge=1, description="factor")
+    gamma: float = Field(default=1.25, ge=1, description="exponent")
+    tint: float = Field(default=1.1, ge=1, description="of each colour channel by itself, factor")
+    saturation: float = Field(default=1.3, ge=1, description="factor")
+    blur: float = Field(default=1.0, ge=0, le=1, description="share of a 3×3 mean")
+    noise: float = Field(default=0.02, ge=0, le=1, description="standard deviation, of full scale")
 
 
 class Settings(_Settings):
     """One training run; its length is either `steps` or `minutes`, which ends by the clock."""
 
     variant: Literal["tiny", "small", "base"] = "tiny"
-    size: int = Field(256, ge=16, multiple_of=16, description="the network's input, px")
-    drawn_size: int = Field(320, ge=16, description="images are kept at this size and augmented from it, px")
-    steps: int | None = Field(None, ge=1)
-    minutes: float | None = Field(None, gt=0)
-    batch: int = Field(16, ge=2)
-    rate: float = Field(3e-3, gt=0, description="largest learning rate")
-    warmup: float = Field(0.03, ge=0, lt=1, description="share of the run over which the rate rises")
-    decay: float = Field(1e-2, ge=0, description="AdamW's weight decay; none on biases, norms and A")
-    clip: float = Field(5.0, gt=0, description="largest gradient norm")
-    averaging: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights once fully ramped")
+    size: int = Field(default=256, ge=16, multiple_of=16, description="the network's input, px")
+    drawn_size: int = Field(
+        default=320, ge=16, description="images are kept at this size and augmented from it, px"
+    )
+    steps: int | None = Field(default=None, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    batch: int = Field(default=16, ge=2)
+    rate: float = Field(default=3e-3, gt=0, description="largest learning rate")
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the run over which the rate rises")
+    decay: float = Field(default=1e-2, ge=0, description="AdamW's weight decay; none on biases, norms and A")
+    clip: float = Field(default=5.0, gt=0, description="largest gradient norm")
+    averaging: float = Field(
+        default=0.999, ge=0, lt=1, description="decay of the averaged weights once fully ramped"
+    )
     seed: int = 0
-    checks: int = Field(8, ge=1, description="validations, the last one at the end")
+    checks: int = Field(default=8, ge=1, description="validations, the last one at the end")
     augmentation: Augmentation = Augmentation()
 
     @model_validator(mode="after")

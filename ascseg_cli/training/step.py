@@ -65,7 +65,8 @@ class TrainingStep:
 
 def _optimiser(model: nn.Module, settings: Settings, rate: Tensor) -> torch.optim.AdamW:
     """AdamW; weight decay only on matrices and kernels: it would pull norms and A's time scales to zero."""
-    plain, decayed = [], []
+    plain: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (plain if parameter.dim() < 2 or name.endswith("A_log") else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": settings.decay}, {"params": plain, "weight_decay": 0.0}]

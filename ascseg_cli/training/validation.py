@@ -47,19 +47,15 @@ class Validation:
         truths = [truth for _, truth in loaded]
         return cls(inputs, truths, [_nearest(truth, rule.size) for truth in truths])
 
-    def probabilities(self, model: nn.Module) -> np.ndarray:
-        """The first head's maps (n, s, s) float32 of a model in evaluation mode."""
+    def probabilities(self, model: nn.Module) -> list[np.ndarray]:
+        """The first head's n maps (s, s) float32 of a model in evaluation mode."""
         with torch.no_grad():
             maps = [model(batch)[0].sigmoid()[:, 0] for batch in self.inputs.split(_BATCH)]
-        return torch.cat(maps).float().cpu().numpy()
+        return list(torch.cat(maps).float().cpu().numpy())
 
-    def own_size(self, maps: np.ndarray) -> list[np.ndarray]:
+    def own_size(self, maps: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Each map scaled to its image's own size."""
         return [resize_probability(p, truth.shape) for p, truth in zip(maps, self.truths)]
-
-    def quick(self, model: nn.Module) -> Counts:
-        """Counts at one half and the images' own sizes."""
-        return count(self.own_size(self.probabilities(model)), self.truths, 0.5)
 
     def judge(self, model: nn.Module) -> tuple[float, list[Score]]:
         """The best threshold of a coarse grid and the scores that go into the weights."""

@@ -98,8 +98,9 @@ def _read(source: Path | bytes, max_pixels: int) -> Samples:
         raise _not_an_image(data)
     headers.check_size(header.width, header.height, max_pixels)
     if header.frames > 1:
+        parts = {"TIFF": "pages", "JPEG": "pictures"}.get(header.format, "frames")
         raise InputError(
-            f"{header.format} with {header.frames} {_PARTS.get(header.format, 'frames')}; one picture a file is read",
+            f"{header.format} with {header.frames} {parts}; one picture a file is read",
             "split it into single pictures first",
         )
     try:
@@ -109,9 +110,6 @@ def _read(source: Path | bytes, max_pixels: int) -> Samples:
     except Exception as error:  # hostile bytes make the libraries raise nearly anything
         raise _undecodable(header, error) from error
     return Samples(_turn(samples.values, header.orientation), samples.palette, samples.step)
-
-
-_PARTS = {"TIFF": "pages", "JPEG": "pictures"}
 
 
 def _undecodable(header: headers.Header, error: Exception) -> InputError:

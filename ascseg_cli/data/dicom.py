@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ascseg_cli.data.headers import AGAIN, check_size, damaged
+from ascseg_cli.data.headers import check_size, damaged
 from ascseg_cli.data.quiet import quiet
 from ascseg_cli.errors import InputError, MissingExtraError
 
@@ -91,7 +91,7 @@ def _check_syntax(dataset: Any) -> None:
     if not usable:
         raise InputError(
             f"DICOM compressed as {UID(syntax).name}, for which no decoder is installed",
-            "run: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg; or decompress it, e.g. with gdcmconv --raw",
+            "run: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg; or decompress it (gdcmconv --raw)",
         )
 
 

@@ -1,17 +1,25 @@
 """From what the user named to the images to segment, each with the name of its output.
 
-Nothing is read here: a file that turns out damaged is still one item, so that it becomes one row. All of it
+Nothing is opened here: a file that turns out damaged is still one item, so that it becomes one row. All of it
 is settled before the first image, so that two inputs which would share an output are refused in time.
+
+A file named by itself is an item whatever it is called, and its name is its bare name. In a folder, or where a
+pattern leads, only what has an image's suffix counts; names that begin with a dot (the shell's habit, and
+macOS's `._x.jpg`) and earlier results are passed over, and all of it is counted. Links are followed; each
+folder is entered once, by its own path rather than a link's, so that circles of links end.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm"})
+from ascseg_cli.data.naming import output_stems, printable
+from ascseg_cli.data.tree import IMAGE_SUFFIXES, Tree, folder_key
+from ascseg_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -51,24 +59,118 @@ class Found:
 
     items: tuple[Item, ...]
     missing: tuple[Missing, ...] = ()
-    ignored: Counter[str] = None  # type: ignore[assignment]
+    ignored: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
     earlier_outputs: tuple[str, ...] = ()
 
 
-def discover(
-    inputs: Sequence[str | Path], *, output: Path, listed: Sequence[str | Path] = ()
-) -> Found:
+def discover(inputs: Sequence[str | Path], *, output: Path, listed: Sequence[str | Path] = ()) -> Found:
     """The images that `inputs` name, each once.
 
-    inputs  files, folders (recursive), or patterns with * ? [ ] ** that match no file as they stand
+    inputs  files, folders (recursive), or patterns with * ? [ ] ** that name nothing as they stand
     output  the folder of the results, which need not exist; never scanned
     listed  further files and folders, taken literally (from `--files-from`)
-    Raises UsageError where two inputs would share an output (both are named), where an input lies in `output`.
+    Raises UsageError where two inputs would share an output (both are named), where one lies in `output`, and
+    for `..` behind a pattern's first wildcard.
     """
-    raise NotImplementedError
+    search = _Search(output)
+    for argument in inputs:
+        search.add(os.fspath(argument), pattern=True)
+    for argument in listed:
+        search.add(os.fspath(argument), pattern=False)
+    stems = output_stems([(str(path), name) for path, name in search.files])
+    items = tuple(
+        Item(path, printable(name), stem) for (path, name), stem in zip(search.files, stems, strict=True)
+    )
+    tree = search.tree
+    search.missing += [Missing(printable(name), reason) for name, reason in tree.unreadable]
+    earlier = tuple(printable(folder) for folder in tree.earlier_outputs)
+    return Found(items, tuple(search.missing), tree.ignored, tree.hidden, earlier)
 
 
 def default_output(first: str | Path) -> Path:
     """`<first input without suffix>_ascseg`, beside the first input (beside a pattern's fixed part)."""
-    raise NotImplementedError
+    text = os.fspath(first)
+    path = Path(_split_pattern(text)[0]) if _is_pattern(text) else Path(text)
+    path = Path(os.path.abspath(path))
+    if not path.is_dir():
+        path = path.with_suffix("") if path.name else path
+    if not path.name:
+        raise UsageError(f"no place for results beside {printable(text)!r}", "name one with --output")
+    return path.with_name(path.name + "_ascseg")
+
+
+class _Search:
+    """What was found so far; one call of `add` an argument."""
+
+    def __init__(self, output: Path) -> None:
+        self.files: list[tuple[Path, str]] = []
+        self.missing: list[Missing] = []
+        self.tree = Tree(output)
+        self._output = os.path.realpath(output)
+        self._seen: set[tuple[object, str]] = set()
+        self._parents: dict[str, tuple[object, str]] = {}
+
+    def add(self, argument: str, *, pattern: bool) -> None:
+        if pattern and _is_pattern(argument):
+            fixed, parts = _split_pattern(argument)
+            self._refuse_within_output(argument, os.path.realpath(fixed))
+            self._take_all(argument, "no image matches this pattern", self.tree.matches(fixed, parts))
+        elif not argument or not os.path.lexists(argument):
+            self._lack(argument, "no such file or folder" if argument else "an empty name")
+        elif os.path.isdir(argument):
+            self._refuse_within_output(argument, os.path.realpath(argument))
+            self._take_all(argument, "no image in this folder", self.tree.walk(argument))
+        else:
+            self._refuse_within_output(argument, self._parent(argument)[1])
+            self._take([(argument, os.path.basename(argument))])
+
+    def _take_all(self, argument: str, lack: str, found: Sequence[tuple[str, str]]) -> None:
+        unreadable = any(folder == argument for folder, _ in self.tree.unreadable)
+        if not found and not unreadable:
+            self._lack(argument, lack, f"suffixes read: {_SUFFIXES}")
+        self._take(found)
+
+    def _take(self, found: Sequence[tuple[str, str]]) -> None:
+        """Keeps what is new, sorted by the parts of its name."""
+        new = []
+        for path, name in found:
+            key = (self._parent(path)[0], os.path.basename(path))
+            if key not in self._seen:
+                self._seen.add(key)
+                new.append((Path(path), name))
+        self.files += sorted(new, key=lambda file: file[1].split("/"))
+
+    def _parent(self, path: str) -> tuple[object, str]:
+        """(identity, real path) of the folder that holds the file."""
+        folder = os.path.dirname(path) or "."
+        if folder not in self._parents:
+            self._parents[folder] = (folder_key(folder), os.path.realpath(folder))
+        return self._parents[folder]
+
+    def _lack(self, name: str, reason: str, hint: str = "") -> None:
+        self.missing.append(Missing(printable(name), reason, hint))
+
+    def _refuse_within_output(self, argument: str, real: str) -> None:
+        real, output = os.path.normcase(real), os.path.normcase(self._output)
+        if real == output or real.startswith(output.rstrip(os.sep) + os.sep):
+            raise UsageError(
+                f"the input {printable(argument)!r} lies in the output folder {printable(self._output)!r}",
+                "give another --output",
+            )
+
+
+_SUFFIXES = " ".join(sorted(IMAGE_SUFFIXES))
+
+
+def _is_pattern(argument: str) -> bool:
+    return any(letter in argument for letter in "*?[") and not os.path.lexists(argument)
+
+
+def _split_pattern(pattern: str) -> tuple[str, list[str]]:
+    """(fixed part, parts from the first wildcard on)."""
+    parts = Path(pattern).parts
+    first = next(i for i, part in enumerate(parts) if any(letter in part for letter in "*?["))
+    if ".." in parts[first:]:
+        raise UsageError(f"the pattern {printable(pattern)!r} has '..' behind a wildcard", "leave it out")
+    return (os.path.join(*parts[:first]) if first else "."), list(parts[first:])

@@ -149,9 +149,8 @@ def _multi_picture_frames(body: bytes) -> int:
     except InputError:
         return 1
     entries = bytes(directory.values.get(ifd.MP_ENTRIES, ())) if directory else b""
-    order = "little" if directory and directory.order == "<" else "big"
-    attributes = (int.from_bytes(entries[i : i + 4], order) for i in range(0, len(entries) - 15, 16))
-    return max(1, sum(attribute >> 16 & 0xFF == 2 for attribute in attributes))
+    kinds = entries[(1 if body[:2] == b"MM" else 2) :: 16]  # the third byte, counted from the lowest, of each
+    return max(1, kinds.count(2))
 
 
 def _webp(data: bytes) -> Header:

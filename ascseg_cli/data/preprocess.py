@@ -72,9 +72,7 @@ def _scale(pixels: np.ndarray, size: tuple[int, int], *, antialias: bool) -> np.
         x = np.ascontiguousarray(x.transpose(1, 2, 0))  # (rows, w, c) -> (w, c, rows)
         x = _filter(x.reshape(w, c * rows), columns, antialias).reshape(columns, c, rows)
         return np.ascontiguousarray(x.transpose(1, 2, 0))  # -> (c, rows, columns)
-    return np.ascontiguousarray(
-        _scale(pixels.swapaxes(0, 1), (columns, rows), antialias=antialias).swapaxes(1, 2)
-    )
+    return np.ascontiguousarray(_scale(pixels.swapaxes(0, 1), (columns, rows), antialias=antialias).swapaxes(1, 2))
 
 
 def _filter(x: np.ndarray, m: int, antialias: bool) -> np.ndarray:

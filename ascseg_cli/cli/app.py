@@ -13,7 +13,7 @@ app = typer.Typer(
     name="ascseg",
     help="Segment folders of medical images: skin lesions, polyps, breast tumours.\n\n"
     "For research; not a medical device.\n\n"
-    "Example:  ascseg predict examples --dataset kvasir",
+    "Example:  ascseg predict examples/polyps --dataset kvasir",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -119,7 +119,7 @@ def predict(
     Exits with 0 if all went well (empty masks too), 1 if some images failed,
     2 for wrong usage, 3 if nothing could be done, 130 if interrupted.
 
-    Example:  ascseg predict examples --dataset kvasir
+    Example:  ascseg predict examples/polyps --dataset kvasir
     """
     _check_combination(inputs or [], files_from, as_json, output, save, null)
     if resume and overwrite:

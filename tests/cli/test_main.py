@@ -12,7 +12,11 @@ from ascseg_cli import __version__, cli, errors
 
 def ascseg(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "ascseg_cli", *arguments], capture_output=True, text=True, encoding="utf-8", check=False
+        [sys.executable, "-m", "ascseg_cli", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
 
 
@@ -65,6 +69,8 @@ def test_help_loads_nothing_heavy() -> None:
         "run(['--help'])\n"
         "print([m for m in ('torch', 'numba', 'numpy', 'cv2', 'pydantic', 'PIL') if m in sys.modules], file=sys.stderr)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True
+    )
     assert result.stderr.strip() == "[]"
     assert "predict" in result.stdout

@@ -50,7 +50,7 @@ def say(kind: str, text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with control characters and undecodable bytes as escapes, so that a name can't act on a terminal."""
+    """The text with control characters and undecodable bytes as escapes: a name can't act on a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 

@@ -67,7 +67,8 @@ def test_help_loads_nothing_heavy() -> None:
         "import sys; sys.argv = ['ascseg', '--help']\n"
         "from ascseg_cli.cli import run\n"
         "run(['--help'])\n"
-        "print([m for m in ('torch', 'numba', 'numpy', 'cv2', 'pydantic', 'PIL') if m in sys.modules], file=sys.stderr)"
+        "heavy = ('torch', 'numba', 'numpy', 'cv2', 'pydantic', 'PIL')\n"
+        "print([m for m in heavy if m in sys.modules], file=sys.stderr)"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True

@@ -120,13 +120,13 @@ SCAN_CASES: dict[str, ScanCase] = {
     "only what must be": ScanCase(2, 150, 4, absent=("D", "z", "delta_bias")),
     "gradient of x alone": ScanCase(2, 50, 4, fixed=("delta", "A", "B", "C", "D", "z", "delta_bias")),
     "gradient of A and B": ScanCase(2, 50, 4, fixed=("x", "delta", "C", "D", "z", "delta_bias")),
-    "65,536 steps": ScanCase(1, 65_536, 3),
+    "65,536 steps": ScanCase(1, 65_536, 12, n=4),
     "65,536 slow steps": ScanCase(1, 65_536, 2, delta=(-9.0, -5.0), absent=("delta_bias",)),
     "steps from 0 to 100": ScanCase(2, 200, 5, delta=(-100.0, 100.0)),
     "decay to 1e4": ScanCase(2, 200, 5, decay=(1e-4, 1e4)),
     "both extreme": ScanCase(2, 300, 5, delta=(-100.0, 100.0), decay=(1e-4, 1e4)),
     "large steps, slow decay": ScanCase(2, 200, 4, delta=(15.0, 100.0), decay=(1e-6, 1e-3)),
-    "vanishing steps": ScanCase(2, 200, 4, delta=(-100.0, -80.0)),
+    "vanishing steps": ScanCase(2, 200, 4, delta=(-75.0, -45.0)),
 }
 
 DEFORM_CASES: dict[str, DeformCase] = {

@@ -1,0 +1,113 @@
+"""How the CPU kernels are compiled, kept and run: what both operators share.
+
+numba compiles a kernel at its first call, in about half a second, and keeps the machine code in the user's cache
+folder. Threads are Python's own: the kernels hold no lock of the interpreter, and numba's own threads abort the
+process where two Python threads meet in them (layer `workqueue`) or after a fork (layer `omp`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba.core import config
+from torch import Tensor
+
+Strides = tuple[int, ...]
+
+_setting = threading.Lock()
+
+
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` as machine code without the interpreter's lock, compiled at its first call or taken from the cache."""
+    folder = cache_folder()
+    with _setting:  # numba takes the folder from its configuration, here and never again
+        before = config.CACHE_DIR
+        config.CACHE_DIR = str(folder or before)
+        try:
+            return numba.njit(nogil=True, cache=folder is not None)(function)
+        finally:
+            config.CACHE_DIR = before
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Where machine code is kept between runs; None where no folder can be written.
+
+    `NUMBA_CACHE_DIR`, else `ASCSEG_HOME`/numba, else numba in the user's cache folder; in it one folder for each
+    state of our own sources, since numba notices only changes in the file of a kernel itself.
+    """
+    home = os.environ.get("ASCSEG_HOME")
+    try:
+        folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(home or _user_cache()) / "numba") / _fingerprint()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return None
+
+
+def _user_cache() -> str:
+    import platformdirs
+
+    return platformdirs.user_cache_dir("ascseg")
+
+
+def _fingerprint() -> str:
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for source in (here / "compiled.py", here / "lanes.py", *sorted(here.glob("*/cpu.py"))):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def flat(tensor: Tensor) -> tuple[np.ndarray, Strides]:
+    """The memory that a float32 tensor spans, as a flat array that shares it, and the tensor's strides.
+
+    Kernels take any strides this way, and numba compiles them once.
+    """
+    strides = tensor.stride()
+    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides)) if tensor.numel() else 0
+    return tensor.detach().as_strided((span,), (1,)).numpy(), strides
+
+
+def threads() -> int:
+    """How many threads a kernel may use: as many as torch."""
+    return torch.get_num_threads()
+
+
+def launch(kernel: Callable[..., None], tasks: int, *args: Any) -> None:
+    """Run kernel(first, last, *args) over the tasks 0 … tasks - 1, an equal share to each thread."""
+    shares = min(threads(), tasks)
+    bounds = [tasks * share // shares for share in range(shares + 1)] if tasks else []
+    others = [_pool().submit(_run, kernel, *part, *args) for part in zip(bounds[1:], bounds[2:])]
+    if tasks:
+        _run(kernel, bounds[0], bounds[1], *args)
+    for other in others:
+        other.result()
+
+
+def _run(kernel: Callable[..., None], *args: Any) -> None:
+    try:
+        kernel(*args)
+    except OSError:  # the cache can't be written any more, but the machine code is in memory by now
+        kernel(*args)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="ascseg-kernel")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has the pool but not its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -68,7 +68,7 @@ class Result:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Result:
-        """The result that `to_record` told of. Raises TypeError or ValueError for anything else."""
+        """The result that `to_record` told of. Raises KeyError, TypeError or ValueError for anything else."""
         result = cls(**record)
         found = Findings(**record["findings"])
         if found.box is not None:

@@ -48,7 +48,7 @@ class Earlier:
         fingerprint = record.pop("fingerprint", None)
         try:
             result = Result.from_record(record)
-        except (TypeError, ValueError):  # written by another release
+        except (KeyError, TypeError, ValueError):  # written by another release
             result = None
         why = self._objection(result, fingerprint, item, input_sha256)
         if why:

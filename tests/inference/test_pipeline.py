@@ -1,0 +1,163 @@
+"""The pipeline: order, flat memory, batches, stopping; with a stand-in for the work and the network."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ascseg_cli.data.discover import Found, Item
+from ascseg_cli.inference import pipeline
+from ascseg_cli.inference.journal import Journal
+from ascseg_cli.inference.outputs import OutputFolder
+from ascseg_cli.inference.pipeline import Pipeline
+from ascseg_cli.inference.results import Result
+from ascseg_cli.inference.settings import Settings
+from ascseg_cli.inference.work import Loaded, Work
+
+ITEMS = tuple(Item(Path(f"{n}.png"), f"{n}.png", str(n)) for n in range(40))
+
+
+@dataclass
+class SlowWork:
+    """Takes a different time for each image, so that nothing comes back in order by luck; counts what is in flight."""
+
+    pixels: int = 100
+    full: object = None
+    bug: object = None
+    held: set[str] = field(default_factory=set)
+    most_held: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def load(self, number: int, item: Item) -> Loaded | Result:
+        with self.lock:
+            self.held.add(item.name)
+            self.most_held = max(self.most_held, len(self.held))
+        time.sleep(0.003 * (number * 7 % 5))
+        if number % 10 == 3:
+            self.held.discard(item.name)
+            return Result(item.name, "failed", "drawn so")
+        return Loaded((1, self.pixels), np.full((3, 4, 4), number, np.float32), None, "", 0.0)
+
+    def save(self, item: Item, loaded: Loaded, small: np.ndarray, share: float) -> Result:
+        time.sleep(0.003 * (int(small[0, 0]) * 3 % 4))
+        with self.lock:
+            self.held.discard(item.name)
+        return Result(item.name, "ok", str(int(small[0, 0])))
+
+
+class Numbers:
+    """Hands the number in each image through."""
+
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        self.shapes.add(images.shape)
+        return images[:, 0]
+
+
+def numbers(results: Iterator[Result]) -> list[str]:
+    return [result.image for result in results]
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3, 64])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_every_image_once_in_order_with_its_own_probabilities(batch: int | None, threads: int) -> None:
+    engine = Numbers()
+    results = list(Pipeline(engine, SlowWork(), batch=batch, threads=threads).run(ITEMS))  # type: ignore[arg-type]
+    assert [result.image for result in results] == [item.name for item in ITEMS]
+    for number, result in enumerate(results):
+        assert (result.status, result.reason) == (
+            ("failed", "drawn so") if number % 10 == 3 else ("ok", str(number))
+        )
+    assert engine.shapes == {(batch or 1, 3, 4, 4)}, "a pass of another shape may round otherwise"
+
+
+def test_the_window_bounds_what_is_in_flight() -> None:
+    work = SlowWork()
+    list(Pipeline(Numbers(), work, threads=2).run(ITEMS))  # type: ignore[arg-type]
+    assert 2 < work.most_held <= 2 * (1 + 2)
+
+
+def test_large_images_go_one_at_a_time_when_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "PIXELS_IN_FLIGHT", 1000)
+    work = SlowWork(pixels=900)
+    list(Pipeline(Numbers(), work, threads=4, batch=2).run(ITEMS))  # type: ignore[arg-type]
+    assert work.most_held <= 3
+
+
+def test_reading_network_and_writing_overlap() -> None:
+    """Three stages of 20 ms, 12 images: 0.72 s one after another, 0.28 s overlapped."""
+
+    class Sleepy(SlowWork):
+        def load(self, number: int, item: Item) -> Loaded:
+            time.sleep(0.02)
+            return Loaded((1, 1), np.zeros((3, 4, 4), np.float32), None, "", 0.0)
+
+        def save(self, item: Item, loaded: Loaded, small: np.ndarray, share: float) -> Result:
+            time.sleep(0.02)
+            return Result(item.name, "ok")
+
+    class SleepyEngine(Numbers):
+        def probabilities(self, images: np.ndarray) -> np.ndarray:
+            seen.append(threading.active_count())
+            time.sleep(0.02)
+            return images[:, 0]
+
+    seen: list[int] = []
+    list(Pipeline(SleepyEngine(), Sleepy(), threads=1).run(ITEMS[:12]))  # type: ignore[arg-type]
+    assert max(seen) >= threading.active_count() + 2, "reader and writer run beside the network"
+
+
+def test_stopping_finishes_what_has_begun_and_nothing_else() -> None:
+    work = SlowWork()
+    line = Pipeline(Numbers(), work, threads=2)  # type: ignore[arg-type]
+    results = []
+    for result in line.run(ITEMS):
+        results.append(result)
+        if len(results) == 5:
+            line.stop()
+    assert [r.image for r in results] == [item.name for item in ITEMS[: len(results)]]
+    assert 5 <= len(results) <= 5 + 2 * (1 + 2)
+    assert not work.held
+
+
+def test_leaving_early_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    results = Pipeline(Numbers(), SlowWork(), threads=3).run(ITEMS)  # type: ignore[arg-type]
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_no_items() -> None:
+    assert list(Pipeline(Numbers(), SlowWork()).run([])) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"batch_size": 8, "tta": True}])
+def test_real_work_gives_the_same_files_for_any_batch(
+    tmp_path: Path, engine, found: Callable[[int], Found], settings: dict[str, int]
+) -> None:
+    kinds = ("masks", "overlays", "probabilities", "polygons")
+    written = {}
+    for name, chosen in (("alone", {**settings, "batch_size": 1}), ("together", settings)):
+        outputs = OutputFolder(tmp_path / name)
+        journal = Journal(outputs.root)
+        journal.open()
+        how = Settings(threshold=0.5, save=kinds, **chosen)  # type: ignore[arg-type]
+        work = Work(engine, how, outputs, journal)
+        results = list(Pipeline(engine, work, tta=how.tta, batch=how.batch_size, threads=2).run(found(7).items))
+        journal.close()
+        assert [result.status for result in results] == ["ok", "empty", *["ok"] * 5]
+        paths = [path for path in sorted(outputs.root.rglob("*.*")) if path.parent != outputs.root]
+        assert len(paths) == 7 * len(kinds)
+        written[name] = {path.relative_to(outputs.root): path.read_bytes() for path in paths}
+    assert written["alone"] == written["together"]

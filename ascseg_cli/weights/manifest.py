@@ -180,9 +180,10 @@ def _first(error: ValidationError) -> str:
     """The first fault in words: entry, key, rule; an unknown key with the nearest known one."""
     fault = error.errors(include_url=False)[0]
     parts = [f"entry {part + 1}" if isinstance(part, int) else str(part) for part in fault["loc"]]
-    place = printable(" ".join(parts[1:] if parts[:1] == ["weights"] else parts))
+    inside = len(parts) > 1 and parts[0] == "weights"
+    place = printable(" ".join(parts[1:] if inside else parts))
     if fault["type"] == "extra_forbidden":
-        known = Entry.model_fields if len(parts) > 1 else Manifest.model_fields
+        known = Entry.model_fields if inside else Manifest.model_fields
         return f"{place}: unknown key; {did_you_mean(parts[-1], known)}"
     words = fault["msg"].removeprefix("Value error, ")
     return f"{place}: {words}" if place else words

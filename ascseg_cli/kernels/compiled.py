@@ -66,7 +66,7 @@ def _user_cache() -> str:
 def _fingerprint() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in (here / "compiled.py", here / "lanes.py", *sorted(here.glob("*/cpu.py"))):
+    for source in (here / "compiled.py", here / "lanes.py", *sorted(here.glob("*/cpu*.py"))):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -81,14 +81,17 @@ def flat(tensor: Tensor) -> tuple[np.ndarray, Strides]:
     return tensor.detach().as_strided((span,), (1,)).numpy(), strides
 
 
-def threads() -> int:
-    """How many threads a kernel may use: as many as torch."""
-    return torch.get_num_threads()
+def split(items: int, parts: int) -> int:
+    """Into how many of its `parts` each of the items is split, so that all threads have as much to do."""
+    for pieces in range(1, parts):
+        if items * pieces % torch.get_num_threads() == 0 or items * pieces >= 8 * torch.get_num_threads():
+            return pieces
+    return max(parts, 1)
 
 
 def launch(kernel: Callable[..., None], tasks: int, *args: Any) -> None:
     """Run kernel(first, last, *args) over the tasks 0 … tasks - 1, an equal share to each thread."""
-    shares = min(threads(), tasks)
+    shares = min(torch.get_num_threads(), tasks)
     bounds = [tasks * share // shares for share in range(shares + 1)] if tasks else []
     others = [_pool().submit(_run, kernel, *part, *args) for part in zip(bounds[1:], bounds[2:])]
     if tasks:

@@ -1,36 +1,18 @@
-"""The selective scan compiled for the CPU: float32, forward and backward, the 16 states in one vector.
-
-A task is a row of the batch and some of its channels; it walks over the tokens in chunks. What each token needs
-once (Δ, the gate) is computed for a chunk at a time, then each channel's states run through the chunk in registers.
-Backward starts each chunk from the state that forward kept, so no tensor (b, l, e, n) ever exists.
-"""
+"""The selective scan compiled for the CPU: how its operands are laid out and its kernels launched."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ascseg_cli.kernels.compiled import Strides, compiled, flat, launch, threads
-from ascseg_cli.kernels.lanes import (
-    WIDTH,
-    exp,
-    fma,
-    load,
-    njit,
-    row_totals,
-    sigmoid,
-    softplus,
-    spread,
-    store,
-    without_denormals,
-)
-
-CHUNK = 64  # tokens, a multiple of WIDTH: the scratch of a chunk, 20 KB, stays in the first-level cache
+from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels.compiled import flat, launch, split
+from ascseg_cli.kernels.lanes import WIDTH
+from ascseg_cli.kernels.selective_scan.cpu_kernels import CHUNK, scan, scan_backward
 
 
 def selective_scan(
@@ -44,6 +26,8 @@ def selective_scan(
     delta_bias: Tensor | None = None,
 ) -> Tensor:
     """See `kernels.selective_scan.selective_scan`; float32 on the CPU."""
+    if x.dtype != torch.float32:
+        raise ShapeError(f"x is {x.dtype}; the cpu backend takes torch.float32", "use --backend auto")
     inputs = (x, delta, A, B, C, D, z, delta_bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
         return _Scan.apply(*inputs)
@@ -77,7 +61,7 @@ class _Arguments:
         self.D, self.bias = (flat((nothing if t is None else t).contiguous())[0] for t in (D, delta_bias))
         self.x, self.delta, self.z = flat(x), flat(delta), flat(x if z is None else z)
         self.gated = z is not None
-        self.blocks = _blocks(self.b, self.e)
+        self.blocks = split(self.b, self.e)
         self.tasks = self.b * self.blocks if x.numel() else 0
 
     @property
@@ -95,21 +79,12 @@ class _Arguments:
         return t if t.stride(-1) == 1 else t.contiguous()
 
 
-def _blocks(rows: int, channels: int) -> int:
-    """Into how many blocks the channels of a row are split, so that all threads have as much to do."""
-    workers = threads()
-    for blocks in range(1, channels):
-        if rows * blocks % workers == 0 or rows * blocks >= 8 * workers:
-            return blocks
-    return max(channels, 1)
-
-
 def _forward(*inputs: Any, keep: bool) -> tuple[Tensor, Tensor]:
     """y, and if wanted the states at the start of each chunk, (b, chunks, e, states)."""
     a, x = _Arguments(*inputs), inputs[0]
     y = x.new_empty(a.b, a.l, a.e)
     carries = x.new_empty(a.b, -(-a.l // CHUNK) if keep else 0, a.e, a.states)
-    launch(_scan, a.tasks, *a.operands(), flat(y)[0], flat(carries)[0], keep, *a.sizes)
+    launch(scan, a.tasks, *a.operands(), flat(y)[0], flat(carries)[0], keep, *a.sizes)
     return y, carries
 
 
@@ -122,222 +97,7 @@ def _backward(*tensors: Any) -> tuple[Tensor | None, ...]:
     gA = x.new_zeros(a.b, a.e, a.states, dtype=torch.float64)
     gD, gbias = (x.new_zeros(a.b, a.e, dtype=torch.float64) for _ in range(2))
     results = (flat(t)[0] for t in (gx, gdelta, gz, gA, gB, gC, gD, gbias))
-    launch(_scan_backward, a.tasks, *a.operands(), flat(carries)[0], *flat(gradient), *results, *a.sizes)
+    launch(scan_backward, a.tasks, *a.operands(), flat(carries)[0], *flat(gradient), *results, *a.sizes)
     gB, gC = (t.sum(1)[..., : a.n] for t in (gB, gC))
     gA, gD, gbias = (t.sum(0).to(x.dtype) for t in (gA[..., : a.n], gD, gbias))
     return gx, gdelta, gA, gB, gC, gD, gz, gbias
-
-
-# ---- in numba: `t, ts` is a tensor's memory and its strides; scratch arrays hold one chunk ------------------
-
-# rows of the scratch `line`, one number a token
-X, RAW, STEP, DRIVE, OUT, GATE, GY, G, BY_DRIVE, BY_STEP = (row * CHUNK for row in range(10))
-# blocks of the scratch `work`, one vector a token
-PRODUCTS, TO_DRIVE, TO_STEP, DECAYS, STATES = (block * CHUNK * WIDTH for block in range(5))
-
-
-@njit
-def _channel(t, ts, row, start, c, count, line, at):  # type: ignore[no-untyped-def]
-    """One channel's numbers of a chunk; zeros after its end."""
-    source = row * ts[0] + start * ts[1] + c * ts[2]
-    for k in range(count):
-        line[at + k] = t[source + k * ts[1]]
-    for k in range(count, CHUNK):
-        line[at + k] = np.float32(0.0)
-
-
-@njit
-def _vectors(t, ts, row, start, count, n, scratch):  # type: ignore[no-untyped-def]
-    """The vectors of B or C of a chunk, (tile, token, lane)."""
-    source = row * ts[0] + start * ts[1]
-    for k in range(count):
-        for tile in range(0, n, WIDTH):
-            store(scratch, tile * CHUNK + k * WIDTH, load(t, source + k * ts[1] + tile))
-
-
-@njit
-def _scatter(scratch, target, at, count, n):  # type: ignore[no-untyped-def]
-    """`_vectors` the other way round."""
-    for k in range(count):
-        for tile in range(0, n, WIDTH):
-            store(target, at + k * n + tile, load(scratch, tile * CHUNK + k * WIDTH))
-
-
-@njit
-def _steps(line, bias, D):  # type: ignore[no-untyped-def]
-    """Δ = softplus(delta + bias), Δ x, and D x, the first part of y."""
-    for k in range(0, CHUNK, WIDTH):
-        x, step = load(line, X + k), softplus(load(line, RAW + k) + bias)
-        store(line, STEP + k, step)
-        store(line, DRIVE + k, step * x)
-        store(line, OUT + k, x * D)
-
-
-@njit
-def _sum_up(work, products, line, at):  # type: ignore[no-untyped-def]
-    """Add each token's sum over a vector to its number."""
-    for k in range(0, CHUNK, WIDTH):
-        store(line, at + k, load(line, at + k) + row_totals(work, products + k * WIDTH))
-
-
-@njit
-def _advance(state, a, line, B, C, tile, count, work):  # type: ignore[no-untyped-def]
-    """Run one vector of states through a chunk and add C · s to y."""
-    for k in range(count):
-        at = tile * CHUNK + k * WIDTH
-        state = without_denormals(fma(exp(a * line[STEP + k]), state, load(B, at) * line[DRIVE + k]))
-        store(work, PRODUCTS + k * WIDTH, state * load(C, at))
-    _sum_up(work, PRODUCTS, line, OUT)
-    return state
-
-
-@njit
-def _gate(line):  # type: ignore[no-untyped-def]
-    for k in range(0, CHUNK, WIDTH):
-        z = load(line, GATE + k)
-        store(line, OUT + k, load(line, OUT + k) * z * sigmoid(z))
-
-
-@compiled
-def _scan(  # type: ignore[no-untyped-def]
-    first, last, x, xs, delta, ds, z, zs, gated, A, B, Bs, C, Cs, D, bias, y, carries, keep, l, e, n, blocks
-):
-    line, work = np.zeros(GY, np.float32), np.zeros(TO_DRIVE, np.float32)
-    b_k, c_k = np.zeros(CHUNK * n, np.float32), np.zeros(CHUNK * n, np.float32)
-    chunks = (l + CHUNK - 1) // CHUNK
-    for task in range(first, last):
-        row, block = task // blocks, task % blocks
-        begin, end = e * block // blocks, e * (block + 1) // blocks
-        states = np.zeros((end - begin) * n, np.float32)
-        for chunk in range(chunks):
-            start = chunk * CHUNK
-            count = min(CHUNK, l - start)
-            _vectors(B, Bs, row, start, count, n, b_k)
-            _vectors(C, Cs, row, start, count, n, c_k)
-            for c in range(begin, end):
-                _channel(x, xs, row, start, c, count, line, X)
-                _channel(delta, ds, row, start, c, count, line, RAW)
-                _steps(line, bias[c], D[c])
-                for tile in range(0, n, WIDTH):
-                    state = load(states, (c - begin) * n + tile)
-                    if keep:
-                        store(carries, ((row * chunks + chunk) * e + c) * n + tile, state)
-                    state = _advance(state, load(A, c * n + tile), line, b_k, c_k, tile, count, work)
-                    store(states, (c - begin) * n + tile, state)
-                if gated:
-                    _channel(z, zs, row, start, c, count, line, GATE)
-                    _gate(line)
-                for k in range(count):
-                    y[(row * l + start + k) * e + c] = line[OUT + k]
-
-
-@njit
-def _ungate(line, gated):  # type: ignore[no-untyped-def]
-    """Turn the gradient of y into that before the gate, and GY into the gate's slope times it."""
-    for k in range(0, CHUNK, WIDTH):
-        gy, z = load(line, GY + k), load(line, GATE + k)
-        store(line, G + k, gy)
-        store(line, BY_DRIVE + k, spread(0.0))
-        store(line, BY_STEP + k, spread(0.0))
-        if gated:
-            s = sigmoid(z)
-            store(line, G + k, gy * z * s)
-            store(line, GY + k, gy * s * (z * (1.0 - s) + 1.0))
-
-
-@njit
-def _replay(state, a, line, B, C, tile, count, work):  # type: ignore[no-untyped-def]
-    """`_advance` again; leaves every decay, and every state from the one before the chunk on."""
-    store(work, STATES, state)
-    for k in range(count):
-        at = tile * CHUNK + k * WIDTH
-        decay = exp(a * line[STEP + k])
-        state = without_denormals(fma(decay, state, load(B, at) * line[DRIVE + k]))
-        store(work, DECAYS + k * WIDTH, decay)
-        store(work, STATES + (k + 1) * WIDTH, state)
-        store(work, PRODUCTS + k * WIDTH, state * load(C, at))
-    _sum_up(work, PRODUCTS, line, OUT)
-
-
-@njit
-def _retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):  # type: ignore[no-untyped-def]
-    """Run the adjoint of one vector of states, the loss's derivative by it, backward through a chunk."""
-    by_A = spread(0.0)
-    for k in range(count - 1, -1, -1):
-        at, g = tile * CHUNK + k * WIDTH, spread(line[G + k])
-        here = fma(load(C, at), g, adjoint)
-        store(gC, at, fma(load(work, STATES + (k + 1) * WIDTH), g, load(gC, at)))
-        store(gB, at, fma(here, spread(line[DRIVE + k]), load(gB, at)))
-        store(work, TO_DRIVE + k * WIDTH, here * load(B, at))
-        adjoint = without_denormals(here * load(work, DECAYS + k * WIDTH))
-        by_exponent = adjoint * load(work, STATES + k * WIDTH)
-        by_A = fma(by_exponent, spread(line[STEP + k]), by_A)
-        store(work, TO_STEP + k * WIDTH, by_exponent * A)
-    _sum_up(work, TO_DRIVE, line, BY_DRIVE)
-    _sum_up(work, TO_STEP, line, BY_STEP)
-    store(work, PRODUCTS, by_A)
-    for lane in range(WIDTH):
-        gA[at_A + lane] += work[PRODUCTS + lane]
-    return adjoint
-
-
-@njit
-def _finish(line, bias, D):  # type: ignore[no-untyped-def]
-    """The chunk's gradients of x, delta and z in place of X, STEP and GY; Δ's is still to be summed in BY_STEP."""
-    for k in range(0, CHUNK, WIDTH):
-        x, g, by_drive = load(line, X + k), load(line, G + k), load(line, BY_DRIVE + k)
-        by_step = fma(by_drive, x, load(line, BY_STEP + k)) * sigmoid(load(line, RAW + k) + bias)
-        store(line, BY_DRIVE + k, g * x)
-        store(line, X + k, fma(by_drive, load(line, STEP + k), g * D))
-        store(line, STEP + k, by_step)
-        store(line, GY + k, load(line, GY + k) * load(line, OUT + k))
-
-
-@njit
-def _write_out(line, count, at, stride, gx, gdelta, gz, gD, gbias, at_sum):  # type: ignore[no-untyped-def]
-    by_D, by_bias = 0.0, 0.0
-    for k in range(count):
-        gx[at + k * stride] = line[X + k]
-        gdelta[at + k * stride] = line[STEP + k]
-        gz[at + k * stride] = line[GY + k]
-        by_D += line[BY_DRIVE + k]
-        by_bias += line[STEP + k]
-    gD[at_sum] += by_D
-    gbias[at_sum] += by_bias
-
-
-@compiled
-def _scan_backward(  # type: ignore[no-untyped-def]
-    first, last, x, xs, delta, ds, z, zs, gated, A, B, Bs, C, Cs, D, bias, carries, gy, ys,
-    gx, gdelta, gz, gA, gB, gC, gD, gbias, l, e, n, blocks
-):  # fmt: skip
-    line, work = np.zeros(10 * CHUNK, np.float32), np.zeros(STATES + (CHUNK + 1) * WIDTH, np.float32)
-    b_k, c_k = np.zeros(CHUNK * n, np.float32), np.zeros(CHUNK * n, np.float32)
-    chunks = (l + CHUNK - 1) // CHUNK
-    for task in range(first, last):
-        row, block = task // blocks, task % blocks
-        begin, end = e * block // blocks, e * (block + 1) // blocks
-        adjoints = np.zeros((end - begin) * n, np.float32)
-        for chunk in range(chunks - 1, -1, -1):
-            start = chunk * CHUNK
-            count = min(CHUNK, l - start)
-            _vectors(B, Bs, row, start, count, n, b_k)
-            _vectors(C, Cs, row, start, count, n, c_k)
-            gb_k, gc_k = np.zeros(CHUNK * n, np.float32), np.zeros(CHUNK * n, np.float32)
-            for c in range(begin, end):
-                for t, ts, at in ((x, xs, X), (delta, ds, RAW), (z, zs, GATE), (gy, ys, GY)):
-                    _channel(t, ts, row, start, c, count, line, at)
-                _steps(line, bias[c], D[c])
-                _ungate(line, gated)
-                for tile in range(0, n, WIDTH):
-                    a, at = load(A, c * n + tile), (c - begin) * n + tile
-                    state = load(carries, ((row * chunks + chunk) * e + c) * n + tile)
-                    _replay(state, a, line, b_k, c_k, tile, count, work)
-                    adjoint = _retreat(
-                        load(adjoints, at), a, line, b_k, c_k, tile, count, work, gb_k, gc_k, gA, (row * e + c) * n + tile
-                    )
-                    store(adjoints, at, adjoint)
-                _finish(line, bias[c], D[c])
-                _write_out(line, count, (row * l + start) * e + c, e, gx, gdelta, gz, gD, gbias, row * e + c)
-            _scatter(gb_k, gB, ((row * blocks + block) * l + start) * n, count, n)
-            _scatter(gc_k, gC, ((row * blocks + block) * l + start) * n, count, n)

@@ -1,0 +1,173 @@
+"""The deformable convolution's loops in numba: where the samples lie, once for all channels, then eight channels at a time.
+
+Arrays are flat. Pixels are channels-last with whole vectors of channels, and end in a pixel of zeros: a neighbour
+outside the image points there, so no offset, however large or NaN, reads or writes out of bounds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ascseg_cli.kernels.compiled import compiled
+from ascseg_cli.kernels.lanes import WIDTH, floor, fma, least, load, load8, njit, spread, spread8, spread_whole
+from ascseg_cli.kernels.lanes import store, total, where_less, whole
+
+LANES = 8  # channels in a vector: what the first stage of the default network has
+PIXELS = 64  # a block whose places, 14 KB, stay in the first-level cache
+
+# The scratch `place` holds for each tap and neighbour (above left, above right, below left, below right) the pixel;
+# `shift` for each tap how far the sample lies below and right of the first. `line` holds rows and columns.
+ROW, COLUMN, LINE = 0, PIXELS, 2 * PIXELS
+
+
+@njit
+def _coordinates(line, start, w):  # type: ignore[no-untyped-def]
+    row, column = start // w, start % w
+    for i in range(PIXELS):
+        line[ROW + i] = row
+        line[COLUMN + i] = column
+        column += 1
+        if column == w:
+            row, column = row + 1, 0
+
+
+@njit
+def _offsets(offset, at, count, line):  # type: ignore[no-untyped-def]
+    """Sixteen offsets; past the last of them zeros, since memory may end there."""
+    if count >= WIDTH:
+        return load(offset, at)
+    store(line, LINE, spread(0.0))
+    for i in range(count):
+        line[LINE + i] = offset[at + i]
+    return load(line, LINE)
+
+
+@njit
+def _along(t, size, stride, outside):  # type: ignore[no-untyped-def]
+    """What a whole row or column t adds to the index of a pixel: `outside` where it isn't one of 0 … size - 1."""
+    inside = where_less(t, spread(size), where_less(t, spread(0.0), spread(-1.0), t), spread(-1.0))  # NaN: -1
+    return where_less(inside, spread(0.0), spread_whole(outside), whole(inside) * stride)
+
+
+@njit
+def _locate(offset, at, start, count, h, w, line, place, shift):  # type: ignore[no-untyped-def]
+    """Where the samples of a block of pixels lie; `at` is where the image's offsets begin."""
+    _coordinates(line, start, w)
+    outside = np.int32(h * w)
+    for tap in range(9):
+        for i in range(0, count, WIDTH):
+            first = at + 2 * tap * h * w + start + i
+            row = load(line, ROW + i) + (tap // 3 - 1) + _offsets(offset, first, count - i, line)
+            column = load(line, COLUMN + i) + (tap % 3 - 1) + _offsets(offset, first + h * w, count - i, line)
+            top, left = floor(row), floor(column)
+            store(shift, 2 * tap * PIXELS + i, row - top)
+            store(shift, (2 * tap + 1) * PIXELS + i, column - left)
+            above, below = _along(top, h, np.int32(w), outside), _along(top + 1.0, h, np.int32(w), outside)
+            near, far = _along(left, w, np.int32(1), outside), _along(left + 1.0, w, np.int32(1), outside)
+            limit = spread_whole(outside)
+            store(place, 4 * tap * PIXELS + i, least(above + near, limit))
+            store(place, (4 * tap + 1) * PIXELS + i, least(above + far, limit))
+            store(place, (4 * tap + 2) * PIXELS + i, least(below + near, limit))
+            store(place, (4 * tap + 3) * PIXELS + i, least(below + far, limit))
+
+
+@njit
+def _between(a, b, t):  # type: ignore[no-untyped-def]
+    return fma(b - a, t, a)
+
+
+@compiled
+def deform(first, last, x, offset, weight, y, ys, b, c, h, w, bands):  # type: ignore[no-untyped-def]
+    """y of the bands first … last - 1; a band is a share of one image's blocks."""
+    size, lanes = h * w, len(weight) // 9
+    line, out = np.zeros(LINE + WIDTH, np.float32), np.zeros(PIXELS * lanes, np.float32)
+    place, shift = np.zeros(36 * PIXELS, np.int32), np.zeros(18 * PIXELS, np.float32)
+    blocks = (size + PIXELS - 1) // PIXELS
+    for task in range(first, last):
+        image, band = task // bands, task % bands
+        for start in range(blocks * band // bands * PIXELS, min(size, blocks * (band + 1) // bands * PIXELS), PIXELS):
+            count = min(PIXELS, size - start)
+            _locate(offset, image * 18 * size, start, count, h, w, line, place, shift)
+            for lane in range(0, lanes, LANES):
+                at_x = image * (size + 1) * lanes + lane
+                for i in range(count):
+                    out_i = spread8(0.0)
+                    for tap in range(9):
+                        at, down, right = 4 * tap * PIXELS + i, 2 * tap * PIXELS + i, (2 * tap + 1) * PIXELS + i
+                        t = spread8(shift[right])
+                        top = _between(load8(x, at_x + place[at] * lanes), load8(x, at_x + place[at + PIXELS] * lanes), t)
+                        at += 2 * PIXELS
+                        bottom = _between(load8(x, at_x + place[at] * lanes), load8(x, at_x + place[at + PIXELS] * lanes), t)
+                        sample = _between(top, bottom, spread8(shift[down]))
+                        out_i = fma(sample, load8(weight, tap * lanes + lane), out_i)
+                    store(out, i * lanes + lane, out_i)
+            _write_out(out, lanes, y, ys, image, c, start, count, w)
+
+
+@njit
+def _write_out(out, lanes, y, ys, image, c, start, count, w):  # type: ignore[no-untyped-def]
+    for channel in range(c):
+        at = image * ys[0] + channel * ys[1]
+        for i in range(count):
+            y[at + (start + i) * ys[3]] = out[i * lanes + channel]
+
+
+@njit
+def _add(target, at, a, b):  # type: ignore[no-untyped-def]
+    """target += a · b."""
+    store(target, at, fma(a, b, load8(target, at)))
+
+
+@compiled
+def deform_backward(  # type: ignore[no-untyped-def]
+    first, last, x, offset, weight, gy, gx, goffset, gweight, h, w, bands
+):
+    """The gradients' shares of the bands: gx and gweight of each band apart, goffset in its place."""
+    size, lanes = h * w, len(weight) // 9
+    line, by_weight = np.zeros(LINE + WIDTH, np.float32), np.zeros(9 * lanes, np.float32)
+    place, shift = np.zeros(36 * PIXELS, np.int32), np.zeros(18 * PIXELS, np.float32)
+    blocks = (size + PIXELS - 1) // PIXELS
+    for task in range(first, last):
+        image, band = task // bands, task % bands
+        at_gx = task * (size + 1) * lanes
+        for start in range(blocks * band // bands * PIXELS, min(size, blocks * (band + 1) // bands * PIXELS), PIXELS):
+            count = min(PIXELS, size - start)
+            _locate(offset, image * 18 * size, start, count, h, w, line, place, shift)
+            by_weight[:] = 0
+            for i in range(count):
+                at_x = image * (size + 1) * lanes
+                at_gy = at_x + (start + i) * lanes
+                for tap in range(9):
+                    at_offset = (image * 18 + 2 * tap) * size + start + i
+                    goffset[at_offset], goffset[at_offset + size] = _spread_back(
+                        x, weight, gy, gx, by_weight, at_x, at_gy, at_gx, place, shift, tap, i, lanes
+                    )
+            for k in range(9 * lanes):
+                gweight[task * 9 * lanes + k] += by_weight[k]
+
+
+@njit
+def _spread_back(  # type: ignore[no-untyped-def]
+    x, weight, gy, gx, by_weight, at_x, at_gy, at_gx, place, shift, tap, i, lanes
+):
+    """One tap of one pixel: adds to gx and by_weight; returns the gradients of its two offsets."""
+    at = 4 * tap * PIXELS + i
+    a, b = place[at] * lanes, place[at + PIXELS] * lanes
+    c, d = place[at + 2 * PIXELS] * lanes, place[at + 3 * PIXELS] * lanes
+    down, right = spread8(shift[2 * tap * PIXELS + i]), spread8(shift[(2 * tap + 1) * PIXELS + i])
+    up, left = spread8(1.0) - down, spread8(1.0) - right
+    by_row, by_column = spread8(0.0), spread8(0.0)
+    for lane in range(0, lanes, LANES):
+        xa, xb = load8(x, at_x + a + lane), load8(x, at_x + b + lane)
+        xc, xd = load8(x, at_x + c + lane), load8(x, at_x + d + lane)
+        top, bottom = _between(xa, xb, right), _between(xc, xd, right)
+        g = load8(gy, at_gy + lane)
+        _add(by_weight, tap * lanes + lane, g, _between(top, bottom, down))
+        g = g * load8(weight, tap * lanes + lane)
+        by_row = fma(g, bottom - top, by_row)
+        by_column = fma(g, _between(xb - xa, xd - xc, down), by_column)
+        _add(gx, at_gx + a + lane, g, up * left)
+        _add(gx, at_gx + b + lane, g, up * right)
+        _add(gx, at_gx + c + lane, g, down * left)
+        _add(gx, at_gx + d + lane, g, down * right)
+    return total(by_row), total(by_column)

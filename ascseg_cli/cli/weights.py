@@ -14,7 +14,7 @@ app = typer.Typer(
     help="List, fetch, import and verify weights.\n\nExample:  ascseg weights list",
     no_args_is_help=True,
 )
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="kvasir-tiny, or a data set's name.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="kvasir-tiny, or a data set's name.")]
 
 
 @app.command("list")
@@ -55,6 +55,7 @@ def _print_table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
     for cells in rows:
         table.add_row(*map(Text, cells))
     Console(highlight=False).print(table)
+    typer.echo("* the default of its data set. For research; not a medical device.", err=True)
 
 
 @app.command()
@@ -121,7 +122,7 @@ def import_checkpoint(
 def verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME|FILE]...", help="Names or files; all on this machine if none."),
+        typer.Argument(metavar="NAME|FILE", help="Names or files; all on this machine if none."),
     ] = None,
 ) -> None:
     """Check weights: hash against the manifest, and content. Exits with 4 if any is not as it must be.

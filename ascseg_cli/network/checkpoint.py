@@ -172,8 +172,8 @@ def _shapes(header: dict[str, Any], size: int, path: Path) -> dict[str, Shape]:
         for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"][0]):
             shape = tuple(entry["shape"])
             first, last = entry["data_offsets"]
-            if any(type(s) is not int or s < 0 for s in (*shape, first, last)):
-                raise ValueError(f"{name} has a shape or place that is no count")
+            if len(shape) > 8 or any(type(s) is not int or not 0 <= s < 2**40 for s in (*shape, first, last)):
+                raise ValueError(f"{name[:80]} has a shape or place that is no count")
             if entry["dtype"] != "F32":
                 raise ValueError(f"{name} is {entry['dtype']}; weights are F32")
             if first != end or last - first != 4 * math.prod(shape):

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ascseg_cli.network.variants import VARIANTS
 from ascseg_cli.weights.manifest import Entry, load_manifest
 from ascseg_cli.weights.store import State, look_up
 
-COLUMNS = ("name", "channels", "size", "where", "validation", "licence")
+COLUMNS = ("name", "variant", "size", "where", "validation", "licence")
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Known:
         entry = self.entry
         return [
             entry.name + (" *" if entry.default else ""),
-            ",".join(map(str, VARIANTS[entry.variant])),
+            entry.variant,
             f"{entry.size / 1e6:.1f} MB" if entry.size else "",
             self.state,
             self._validation(),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,28 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(entry_for: Make, mirror: Sta
     assert out.startswith("error:")
     assert "can't be written: File too large" in out
     assert err == ""
+    assert left(entry) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 KB in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a small tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_truly_full_disk_is_one_line_too(
+    small_disk: Path, entry_for: Make, mirror: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = entry_for(mirror(whole).url)
+    monkeypatch.setenv("ASCSEG_HOME", str(small_disk))
+    with pytest.raises(DownloadError, match=r"can't be written: No space left on device; 1,0.* bytes are needed"):
+        fetch(entry)
     assert left(entry) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import struct
@@ -15,6 +16,8 @@ import torch
 from made_up import random_tensors, torch_state
 
 from ascseg_cli.errors import WeightsError
+from ascseg_cli.network import checkpoint
+from ascseg_cli.network.metadata import Metadata, Preprocessing
 from ascseg_cli.weights.importing import import_weights
 
 STATE = torch_state(random_tensors())
@@ -255,3 +258,21 @@ def test_control_characters_of_a_file_do_not_reach_a_message(saved: Path) -> Non
     rezipped(saved, entries={"data.pkl": code})
     error = refused(saved, r"names \\x1b\[31m\.\\nx in its pickle")
     assert "\x1b" not in error.message
+
+
+def test_a_header_of_a_hundred_thousand_axes_costs_no_time(tmp_path: Path) -> None:
+    """Their product would have millions of digits; the test's own time limit is the judge."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2**32 - 1] * 900_000, "data_offsets": [0, 0]}}).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    refused(path, "neither a torch checkpoint nor a safetensors file, or is damaged")
+    metadata = Metadata(
+        name="w",
+        variant="tiny",
+        channels=(8, 16, 24, 32),
+        preprocessing=Preprocessing(rule="stretch_bilinear", size=(64, 64)),
+    )
+    header = header[:-1] + b', "__metadata__": ' + json.dumps({"ascseg": metadata.to_json()}).encode() + b"}"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsError, match="a has a shape or place that is no count"):
+        checkpoint.read(path)

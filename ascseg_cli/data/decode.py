@@ -1,8 +1,8 @@
 """One decoder for images and masks: whatever the file, RGB bytes as a viewer shows them, or one clear line.
 
 Each format goes to the library that was measured to read it right: JPEG to libjpeg-turbo (simplejpeg), the one
-binding that tells when part of a picture is missing; 16 bit colour to OpenCV, since Pillow cuts it to 8 bit
-without a word; all else to Pillow. headers.py has settled size, pages and turn before; nothing here waits,
+binding that tells when part of a picture is missing; 16 bit to OpenCV, since Pillow cuts colours to 8 bit
+without a word, and WebP; all else to Pillow. headers.py has settled size, pages and turn before; nothing here waits,
 warns, or depends on a global setting, so it may run in as many threads as wanted.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import BmpImagePlugin, Image, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, Image, PngImagePlugin, TiffImagePlugin
 
 from ascseg_cli.data import headers
 from ascseg_cli.data.quiet import quiet
@@ -118,7 +118,7 @@ def _undecodable(header: headers.Header, error: Exception) -> InputError:
             f"{header.width}×{header.height} px don't fit into memory", "lower --max-pixels or --threads"
         )
     what = " ".join(str(error).split()) or type(error).__name__
-    if "truncated" in what or "not enough" in what:
+    if "truncated" in what.lower() or "not enough" in what:
         return headers.truncated(header.format)
     return headers.damaged(header.format, what[:120])
 
@@ -167,7 +167,7 @@ def _check_regular(status: os.stat_result) -> None:
 
 _OTHERS = (
     (b"GIF8", 0, "a GIF"),
-    (b"ftypavif", 4, "an AVIF"),
+    (b"ftypavi", 4, "an AVIF"),
     (b"ftyphei", 4, "a HEIC photo"),
     (b"ftypmif1", 4, "a HEIC photo"),
     (b"\0\0\0\x0cjP  ", 0, "a JPEG 2000 picture"),
@@ -201,26 +201,32 @@ def _jpeg(header: headers.Header) -> Samples:
     if wanted == "GRAY":
         return Samples(values[:, :, 0])
     if wanted == "CMYK":
-        values = 255 - values if header.inverted else values
-        picture = Image.frombuffer("CMYK", (header.width, header.height), values.tobytes(), "raw", "CMYK", 0, 1)
+        inverted = (255 - values).tobytes()  # as Adobe began and all writers do
+        picture = Image.frombuffer("CMYK", (header.width, header.height), inverted, "raw", "CMYK", 0, 1)
         return Samples(np.asarray(picture.convert("RGB")))
     return Samples(values)
 
 
 def _png(header: headers.Header) -> Samples:
     if header.bits == 16:
-        return _deep(header)
-    return _by_pillow(PngImagePlugin.PngImageFile, header)
+        if not headers.holds_all_lines(header):
+            raise headers.truncated("PNG")
+        return _by_opencv(header, np.uint16)
+    samples = _by_pillow(PngImagePlugin.PngImageFile, header)
+    surely_whole = not header.interlaced and samples.values[-1].any()  # a line that lacks is left at 0
+    if not surely_whole and not headers.holds_all_lines(header):
+        raise headers.truncated("PNG")
+    return samples
 
 
 def _tiff(header: headers.Header) -> Samples:
     if header.bits == 16:
-        return _deep(header)
+        return _by_opencv(header, np.uint16)
     return _by_pillow(_PlainTiff, header)
 
 
 def _webp(header: headers.Header) -> Samples:
-    return _by_pillow(WebPImagePlugin.WebPImageFile, header)
+    return _by_opencv(header, np.uint8)  # Pillow's limit of pixels, global and half of ours, is in its way
 
 
 def _bmp(header: headers.Header) -> Samples:
@@ -267,21 +273,22 @@ def _indexed(picture: Image.Image) -> Samples:
     return Samples(values if values.ndim == 2 else values[:, :, 0], palette)
 
 
-def _deep(header: headers.Header) -> Samples:
-    """16 bit through OpenCV: grey, grey with alpha, RGB, RGBA."""
+def _by_opencv(header: headers.Header, dtype: type) -> Samples:
     import cv2
 
-    log = cv2.utils.logging
-    level = log.setLogLevel(log.LOG_LEVEL_SILENT)
+    log = getattr(cv2.utils, "logging", cv2)  # where it lies since OpenCV 4.13
+    level = log.setLogLevel(0)  # silent
     try:
         values = cv2.imdecode(np.frombuffer(header.data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
         log.setLogLevel(level)
-    if values is None or values.dtype != np.uint16 or values.shape[:2] != (header.height, header.width):
-        raise headers.damaged(header.format, "its 16 bit data can't be decoded")
-    if header.format == "TIFF" and header.inverted:
-        values = 65535 - values
-    return Samples(values if values.ndim == 2 else values[:, :, 2::-1])
+    if values is None or values.dtype != dtype or values.shape[:2] != (header.height, header.width):
+        raise headers.damaged(header.format, "its data is wrong or cut short")
+    if header.white_is_zero:
+        values = ~values
+    if values.ndim == 3:
+        values = cv2.cvtColor(values, cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+    return Samples(values)
 
 
 def _turn(values: np.ndarray, orientation: int) -> np.ndarray:

@@ -28,7 +28,9 @@ class Header:
     frames         pictures in the file; previews don't count
     orientation    1 to 8, as EXIF counts
     data           the file as the decoder shall see it: nothing left in it that turns, animates or inflates
-    inverted       CMYK stored inverted (JPEG by Adobe), or 0 is white (TIFF)
+    white_is_zero  TIFF only
+    stored_bytes   PNG only: what its data must come to, inflated
+    interlaced     PNG only
     """
 
     format: str
@@ -38,7 +40,9 @@ class Header:
     data: bytes
     frames: int = 1
     orientation: int = 1
-    inverted: bool = False
+    white_is_zero: bool = False
+    stored_bytes: int = 0
+    interlaced: bool = False
 
 
 def truncated(name: str) -> InputError:
@@ -89,8 +93,43 @@ def _png(data: bytes) -> Header:
         position = end
     if not kept[1][4:8] == b"IHDR" or len(kept[1]) != 25:
         raise damaged("PNG", "it doesn't begin with its header")
-    width, height, bits = struct.unpack_from(">IIB", kept[1], 8)
-    return Header("PNG", width, height, bits, b"".join(kept), frames, orientation)
+    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", kept[1], 8)
+    pixel_bits = bits * {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    size = sum(_pass_bytes(width, height, pixel_bits, *start_and_step) for start_and_step in passes)
+    return Header(
+        "PNG",
+        width,
+        height,
+        bits,
+        b"".join(kept),
+        frames,
+        orientation,
+        stored_bytes=size,
+        interlaced=bool(interlaced),
+    )
+
+
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def _pass_bytes(width: int, height: int, pixel_bits: int, x: int, y: int, dx: int, dy: int) -> int:
+    """Bytes of one pass before compression: each line has its filter in front."""
+    columns, lines = (width - x + dx - 1) // dx, (height - y + dy - 1) // dy
+    return max(lines, 0) * (1 + (columns * pixel_bits + 7) // 8) if columns > 0 else 0
+
+
+def holds_all_lines(header: Header) -> bool:
+    """Whether a PNG's compressed data come to the whole picture: decoders fill up what lacks, without a word."""
+    inflater, counted, position = zlib.decompressobj(), 0, 8
+    while position < len(header.data):
+        length, kind = struct.unpack_from(">I4s", header.data, position)
+        piece = header.data[position + 8 : position + 8 + length] if kind == b"IDAT" else b""
+        while piece and not inflater.eof:
+            counted += len(inflater.decompress(piece, 1 << 20))
+            piece = inflater.unconsumed_tail
+        position += 12 + length
+    return counted >= header.stored_bytes
 
 
 def _check_png_chunk(data: bytes, start: int, end: int, kind: bytes) -> None:
@@ -137,15 +176,13 @@ def _jpeg_segment(header: Header, marker: int, body: bytes) -> Header:
         return replace(header, orientation=ifd.exif_orientation(body))
     if marker == 0xE2 and body.startswith(b"MPF\0"):
         return replace(header, frames=_multi_picture_frames(body[4:]))
-    if marker == 0xEE and body.startswith(b"Adobe"):
-        return replace(header, inverted=True)
     return header
 
 
 def _multi_picture_frames(body: bytes) -> int:
     """Pictures of equal rank (stereo, panorama: type 2 of CIPA DC-007); previews and gain maps don't count."""
     try:
-        directory = next(ifd.directories(body, most_values=16 * 64), None)
+        directory = next(ifd.directories(body), None)
     except InputError:
         return 1
     entries = bytes(directory.values.get(ifd.MP_ENTRIES, ())) if directory else b""
@@ -202,6 +239,11 @@ def _tiff(data: bytes) -> Header:
     if not pages:
         raise damaged("TIFF", "no picture in it")
     first = pages[0]
+    if first.first(ifd.COMPRESSION, 1) != 1:  # uncompressed ones may state wrong sizes, the decoder will tell
+        for offsets, sizes in ((ifd.STRIP_OFFSETS, ifd.STRIP_SIZES), (ifd.TILE_OFFSETS, ifd.TILE_SIZES)):
+            pieces = zip(first.values.get(offsets, ()), first.values.get(sizes, ()))
+            if any(offset + size > len(data) for offset, size in pieces):
+                raise truncated("TIFF")
     full = sum(not page.first(ifd.NEW_SUBFILE_TYPE, 0) & 5 for page in pages)  # not a preview, not a mask
     orientation = first.first(ifd.ORIENTATION, 1)
     if not 1 <= orientation <= 8:

@@ -18,7 +18,7 @@ HARMLESS = frozenset(
     pathlib.Path pathlib.PosixPath pathlib.PurePosixPath pathlib.PureWindowsPath pathlib.WindowsPath
     numpy.dtype numpy.ndarray numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct
     numpy.core.multiarray.scalar numpy._core.multiarray.scalar
-    torch.Size torch.device torch.nn.parameter.Parameter torch.serialization._get_layout
+    torch.Size torch.Tensor torch.device torch.nn.parameter.Parameter torch.serialization._get_layout
     torch._utils._rebuild_tensor_v3
     """.split()
     + [
@@ -114,9 +114,21 @@ def _ordered_dict(pairs: Any = (), *_: Any) -> dict[str, Any]:
     return {pair[0]: pair[1] for pair in items if isinstance(pair, (list, tuple)) and isinstance(pair[0], str)}
 
 
-BUILDERS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _ordered_dict,
+def _with_attributes(rebuild: Any, _: Any, arguments: Any, *__: Any) -> Any:
+    """A tensor that carries attributes of its own, as Mamba's parameters do: the tensor alone."""
+    if not (isinstance(rebuild, Global) and rebuild.name in _TENSORS and isinstance(arguments, tuple)):
+        raise NotPlainError("a tensor in it is of a class that no state dict needs")
+    return _TENSORS[rebuild.name](*arguments)
+
+
+_TENSORS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+}
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._tensor._rebuild_from_type_v2": _with_attributes,
+    **_TENSORS,
 }

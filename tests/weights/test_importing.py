@@ -37,6 +37,13 @@ def same(got: dict[str, np.ndarray], want: dict[str, np.ndarray] = TENSORS) -> b
     )
 
 
+def marked(tensor: torch.Tensor) -> torch.Tensor:
+    """With an attribute of its own, as Mamba's code gives its parameters; torch pickles such tensors otherwise."""
+    tensor = tensor.detach() if not isinstance(tensor, torch.nn.Parameter) else tensor
+    tensor._no_weight_decay = True  # type: ignore[attr-defined]
+    return tensor
+
+
 WRAPPINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "plain": lambda s: s,
     "parallel": lambda s: prefixed(s, "module."),
@@ -55,6 +62,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
         "device": torch.device("cpu"),
     },
     "parameters": lambda s: {n: torch.nn.Parameter(t) if t.is_floating_point() else t for n, t in s.items()},
+    "marked": lambda s: {n: marked(torch.nn.Parameter(t) if n.endswith("A_log") else t) for n, t in s.items()},
     "profiled": lambda s: s | {"total_ops": torch.zeros(1), "encoder.total_params": torch.zeros(1)},
 }
 

@@ -2,8 +2,8 @@
 
 Each format goes to the library that was measured to read it right: JPEG to libjpeg-turbo (simplejpeg), the one
 binding that tells when part of a picture is missing; 16 bit to OpenCV, since Pillow cuts colours to 8 bit
-without a word, and WebP; all else to Pillow. headers.py has settled size, pages and turn before; nothing here waits,
-warns, or depends on a global setting, so it may run in as many threads as wanted.
+without a word, and WebP; all else to Pillow. headers.py has settled size, pages and turn before; nothing here
+waits, warns, or depends on a global setting, so it may run in as many threads as wanted.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ def _by_opencv(header: headers.Header, dtype: type) -> Samples:
     if values is None or values.dtype != dtype or values.shape[:2] != (header.height, header.width):
         raise headers.damaged(header.format, "its data is wrong or cut short")
     if header.white_is_zero:
-        values = ~values
+        values = np.invert(values)
     if values.ndim == 3:
         values = cv2.cvtColor(values, cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
     return Samples(values)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ascseg_cli.data.naming import output_stems, printable
-from ascseg_cli.data.tree import IMAGE_SUFFIXES, Tree, folder_key
+from ascseg_cli.data.tree import IMAGE_SUFFIXES, Files, Tree, folder_key
 from ascseg_cli.errors import UsageError
 
 
@@ -115,7 +115,7 @@ class _Search:
         if pattern and _is_pattern(argument):
             fixed, parts = _split_pattern(argument)
             self._refuse_within_output(argument, os.path.realpath(fixed))
-            self._take_all(argument, "no image matches this pattern", self.tree.matches(fixed, parts))
+            self._take_all(argument, "no image matches this pattern", self._matches(fixed, parts))
         elif not argument or not os.path.lexists(argument):
             self._lack(argument, "no such file or folder" if argument else "an empty name")
         elif os.path.isdir(argument):
@@ -125,13 +125,16 @@ class _Search:
             self._refuse_within_output(argument, self._parent(argument)[1])
             self._take([(argument, os.path.basename(argument))])
 
-    def _take_all(self, argument: str, lack: str, found: Sequence[tuple[str, str]]) -> None:
+    def _matches(self, fixed: str, parts: Sequence[str]) -> Files:
+        return self.tree.matches(fixed, parts) if os.path.isdir(fixed) else []
+
+    def _take_all(self, argument: str, lack: str, found: Files) -> None:
         unreadable = any(folder == argument for folder, _ in self.tree.unreadable)
         if not found and not unreadable:
             self._lack(argument, lack, f"suffixes read: {_SUFFIXES}")
         self._take(found)
 
-    def _take(self, found: Sequence[tuple[str, str]]) -> None:
+    def _take(self, found: Files) -> None:
         """Keeps what is new, sorted by the parts of its name."""
         new = []
         for path, name in found:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import by_opencv, by_pillow, chunk, drawn, eight_bit, exif, png, rgb, samples, tiff, turned
+from PIL import Image
 
 from ascseg_cli.data.decode import read_mask, read_pixels
 

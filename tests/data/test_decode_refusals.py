@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import by_pillow, chunk, drawn, exif, png, samples, tiff
+from PIL import Image
 
 from ascseg_cli.data.decode import read_mask, read_pixels
 from ascseg_cli.errors import InputError

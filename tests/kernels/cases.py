@@ -114,6 +114,8 @@ SCAN_CASES: dict[str, ScanCase] = {
     "5 states": ScanCase(2, 70, 3, n=5),
     "17 states": ScanCase(2, 70, 5, n=17),
     "32 states": ScanCase(1, 129, 3, n=32),
+    "no states": ScanCase(2, 9, 3, n=0),
+    "no channels": ScanCase(2, 9, 0),
     "without D": ScanCase(2, 50, 4, absent=("D",)),
     "without z": ScanCase(2, 50, 4, absent=("z",)),
     "without bias": ScanCase(2, 50, 4, absent=("delta_bias",)),
@@ -172,7 +174,9 @@ def assert_as_exact(got: Tensor, plain: Tensor, exact: Tensor, slack: float = 2.
     assert err <= limit, f"{name}: max error {err:.3g} > {limit:.3g} (plain torch {base:.3g})"  # NaN fails too
 
 
-def results(operator: Operator, inputs: Inputs, gradient: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+def results(
+    operator: Operator, inputs: Inputs, gradient: Tensor, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     """y and the gradient of every input that wants one, computed in `dtype`."""
     leaves = {name: None if t is None else _fresh(t, dtype) for name, t in inputs.items()}
     y = operator(**leaves)

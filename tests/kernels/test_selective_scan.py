@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from cases import SCAN_CASES, ScanCase, assert_as_exact, judge
+from cases import SCAN_CASES, ScanCase, assert_as_exact, judge, results
 from torch import Tensor
 
-from ascseg_cli.errors import BackendError, ShapeError
+from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
 from ascseg_cli.kernels.selective_scan import reference, selective_scan
 
@@ -60,3 +60,93 @@ def test_reference_passes_gradcheck(absent):
 def test_backend_is_as_exact_as_plain_torch(backend_name, device, case):
     with backend.using(backend_name):
         judge(selective_scan, reference.selective_scan, case.inputs(device), case.gradient(device))
+
+
+@pytest.mark.parametrize("backend_name", BACKENDS)
+def test_states_may_not_depend_on_how_the_batch_is_split(backend_name, device):
+    """Each row alone gives the same as the batch."""
+    inputs = {k: None if t is None else t.detach() for k, t in ScanCase(5, 150, 7).inputs(device).items()}
+    batched = ("x", "delta", "B", "C", "z")
+    with backend.using(backend_name):
+        whole = selective_scan(**inputs)
+        for row in range(5):
+            alone = selective_scan(**{k: t[row : row + 1] if k in batched else t for k, t in inputs.items()})
+            torch.testing.assert_close(alone, whole[row : row + 1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend_name", BACKENDS)
+def test_nan_stays_in_its_row_and_after_its_token(backend_name, device):
+    inputs = {k: None if t is None else t.detach() for k, t in ScanCase(2, 200, 3).inputs(device).items()}
+    with backend.using(backend_name):
+        clean = selective_scan(**inputs)
+        inputs["x"][1, 100, 2] = math.nan
+        y = selective_scan(**inputs)
+    spoilt = torch.zeros_like(y, dtype=torch.bool)
+    spoilt[1, 100:, 2] = True
+    assert y[spoilt].isnan().all()
+    assert torch.equal(y[~spoilt], clean[~spoilt])
+
+
+@pytest.mark.parametrize("backend_name", BACKENDS)
+def test_same_bits_every_time(backend_name, device):
+    case = SCAN_CASES["a stage of tiny"]
+    with backend.using(backend_name):
+        first, second = (results(selective_scan, case.inputs(device), case.gradient(device)) for _ in range(2))
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_a_spoilt_element_is_noticed():
+    exact = torch.randn(3, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain = exact.float()
+    assert_as_exact(plain, plain, exact)
+    for spoil in (1e-3, math.nan, math.inf):
+        spoilt = plain.clone()
+        spoilt[1, 4, 1] += spoil
+        with pytest.raises(AssertionError, match="max error"):
+            assert_as_exact(spoilt, plain, exact)
+    with pytest.raises(AssertionError, match=r"y: torch.Size"):
+        assert_as_exact(plain[:2], plain, exact)
+
+
+def test_a_wrong_gradient_is_noticed():
+    def wrong(*arguments, **keywords):
+        y = reference.selective_scan(*arguments, **keywords)
+        return y + (y - y.detach()) * 1e-3  # the same value, and a gradient 1.001 times as large
+
+    case = SCAN_CASES["odd"]
+    with pytest.raises(AssertionError, match="grad x"):
+        judge(wrong, reference.selective_scan, case.inputs(), case.gradient())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("x", (2, 5)), ("delta", (2, 5, 4)), ("A", (4, 6)), ("B", (2, 5, 7)), ("C", (1, 5, 6)), ("D", (2,)),
+     ("z", (2, 6, 3)), ("delta_bias", (3, 1))],
+)  # fmt: skip
+def test_wrong_shapes_are_named(name, shape):
+    inputs = ScanCase(2, 5, 3, n=6).inputs() | {name: torch.zeros(shape)}
+    with pytest.raises(ShapeError, match=rf"\b{name} is \({', '.join(map(str, shape))}" if name != "A" else "A is"):
+        selective_scan(**inputs)
+
+
+def test_mixed_types_are_named():
+    inputs = ScanCase(2, 5, 3).inputs()
+    with pytest.raises(ShapeError, match=r"C is torch.float64 on cpu; x is torch.float32"):
+        selective_scan(**inputs | {"C": inputs["C"].double()})
+
+
+def test_the_compiled_scan_refuses_float64():
+    inputs = {k: t.double() for k, t in ScanCase(2, 5, 3).inputs().items()}
+    with backend.using("cpu"), pytest.raises(ShapeError, match="cpu backend takes torch.float32"):
+        selective_scan(**inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_its_state_in_float32(dtype):
+    """Under `auto` half precision goes to plain torch; the result is as the inputs' rounding allows."""
+    inputs = {k: t.detach().to(dtype) for k, t in ScanCase(1, 300, 2, delta=(-6.0, -4.0)).inputs().items()}
+    y = selective_scan(**inputs)
+    exact = reference.selective_scan(**{k: t.double() for k, t in inputs.items()})
+    assert y.dtype == dtype
+    assert (y.double() - exact).abs().max() <= torch.finfo(dtype).eps * exact.abs().max()

@@ -19,7 +19,9 @@ def deform_depthwise(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     if x.dtype != torch.float32:
         raise ShapeError(f"x is {x.dtype}; the cpu backend takes torch.float32", "use --backend auto")
     if max(h, w) >= 2**24 or h * w >= 2**30:  # beyond, float32 misses whole numbers, int32 the sum of two indices
-        raise ShapeError(f"x is {h}×{w} px; the cpu backend takes 2^30 px at most", "use --backend reference")
+        raise ShapeError(
+            f"x is {h}×{w} px; the cpu backend takes 2^30 px at most, below 2^24 a side", "use --backend reference"
+        )
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, offset, weight)):
         return _Deform.apply(x, offset, weight)
     return _forward(x, offset, weight)

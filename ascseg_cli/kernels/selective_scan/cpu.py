@@ -93,11 +93,12 @@ def _backward(*tensors: Any) -> tuple[Tensor | None, ...]:
     *inputs, carries, gradient = tensors
     a, x = _Arguments(*inputs), inputs[0]
     gx, gdelta, gz = (x.new_empty(a.b, a.l, a.e) for _ in range(3))
-    gB, gC = (x.new_zeros(a.b, a.blocks, a.l, a.states) for _ in range(2))
+    fill = x.new_empty if a.tasks else x.new_zeros
+    gB, gC = (fill(a.b, a.blocks, a.l, a.states) for _ in range(2))  # blocks share them: summed after
     gA = x.new_zeros(a.b, a.e, a.states, dtype=torch.float64)
     gD, gbias = (x.new_zeros(a.b, a.e, dtype=torch.float64) for _ in range(2))
     results = (flat(t)[0] for t in (gx, gdelta, gz, gA, gB, gC, gD, gbias))
     launch(scan_backward, a.tasks, *a.operands(), flat(carries)[0], *flat(gradient), *results, *a.sizes)
-    gB, gC = (t.sum(1)[..., : a.n] for t in (gB, gC))
+    gB, gC = ((t[:, 0] if a.blocks == 1 else t.sum(1))[..., : a.n] for t in (gB, gC))
     gA, gD, gbias = (t.sum(0).to(x.dtype) for t in (gA[..., : a.n], gD, gbias))
     return gx, gdelta, gA, gB, gC, gD, gz, gbias

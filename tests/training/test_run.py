@@ -26,7 +26,7 @@ from ascseg_cli.training.settings import Settings
 from ascseg_cli.training.step import TrainingStep
 
 CPU = torch.device("cpu")
-TINY = {"size": 32, "drawn_size": 40, "batch": 4, "checks": 1, "averaging": 0.5}
+TINY = {"size": 16, "drawn_size": 20, "batch": 4, "checks": 1, "averaging": 0.5}
 
 
 @pytest.fixture(autouse=True)
@@ -67,14 +67,14 @@ def test_a_run_learns_and_writes_weights_that_load(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    settings = Settings(**{**TINY, "steps": 24, "checks": 6})
+    settings = Settings(**{**TINY, "steps": 20, "checks": 5})
     metadata = train(folder, settings, tmp_path / "w.safetensors", CPU)
     losses = _losses(caplog)
     assert losses[-1] < 0.8 * losses[0], losses
     stored = checkpoint.read(tmp_path / "w.safetensors").metadata
     assert stored == metadata
     assert stored.split["train"] == len(open_dataset(folder).split().train)
-    assert stored.training["steps"] == 24
+    assert stored.training["steps"] == 20
     assert {(s.part, s.metric) for s in stored.scores} == {
         ("validation", "pooled_iou"),
         ("validation", "mean_dice"),
@@ -114,7 +114,7 @@ def test_a_step_is_adamw_on_clipped_gradients() -> None:
     model = ASCSeg()
     plain = copy.deepcopy(model)
     settings = Settings(**{**TINY, "decay": 0.0, "clip": 0.5}, steps=1)
-    images, targets = torch.rand(4, 3, 32, 32), (torch.rand(4, 1, 32, 32) > 0.5).float()
+    images, targets = torch.rand(4, 3, 16, 16), (torch.rand(4, 1, 16, 16) > 0.5).float()
     step = TrainingStep(model, settings, CPU)
     step(images, targets, 1e-3)
     optimiser = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0, foreach=False)

@@ -79,7 +79,7 @@ def _read_zip(data: bytes) -> TorchFile:
     try:
         archive = zipfile.ZipFile(BytesIO(data))
     except _ZIP_ERRORS as error:
-        raise NotPlainError(f"its zip archive is damaged ({error})") from error
+        raise NotPlainError(f"its zip archive is damaged ({printable(error)})") from error
     entries = _entries(archive, len(data))
     root = _root(entries)
 
@@ -89,7 +89,7 @@ def _read_zip(data: bytes) -> TorchFile:
         try:
             return archive.read(entries[root + name])
         except _ZIP_ERRORS as error:
-            raise NotPlainError(f"its zip archive is damaged ({error})") from error
+            raise NotPlainError(f"its zip archive is damaged ({printable(error)})") from error
 
     big_endian = f"{root}byteorder" in entries and read("byteorder") == b"big"
     return TorchFile(read_pickle(read("data.pkl")), lambda ref: read(f"data/{ref.key}"), big_endian)

@@ -151,7 +151,7 @@ def fault_of(read: Callable[[Path], object], path: Path) -> str | None:
         read(path)
     except AscsegError as error:
         text = error.message + error.hint
-        return "" if text.isprintable() and len(text) < 2000 else f"says {text!r}"
+        return "" if text.isprintable() and len(text) < 2000 else f"says {text[:300]!r}"
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
     return None

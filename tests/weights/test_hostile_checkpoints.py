@@ -276,3 +276,11 @@ def test_a_header_of_a_hundred_thousand_axes_costs_no_time(tmp_path: Path) -> No
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(WeightsError, match="a has a shape or place that is no count"):
         checkpoint.read(path)
+
+
+def test_a_damaged_name_does_not_spill_the_file_into_the_message(saved: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    with zipfile.ZipFile(saved) as archive:
+        struct.pack_into("<H", data, archive.getinfo("best/data.pkl").header_offset + 26, 60_000)
+    saved.write_bytes(data)
+    assert len(refused(saved, "its zip archive is damaged").message) < 300

@@ -84,13 +84,15 @@ def _check_syntax(dataset: Any) -> None:
         dataset.file_meta = dataset.__dict__.get("file_meta") or _empty_meta()
         dataset.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2")  # the standard's default
         return
+    syntax = UID(syntax)
     try:
-        usable = get_decoder(UID(syntax)).is_available
+        usable = get_decoder(syntax).is_available
     except NotImplementedError:
         usable = False
     if not usable:
+        name = "an unknown transfer syntax" if syntax.name == str(syntax) else syntax.name
         raise InputError(
-            f"DICOM compressed as {UID(syntax).name}, for which no decoder is installed",
+            f"DICOM compressed as {name}, for which no decoder is installed",
             "run: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg; or decompress it (gdcmconv --raw)",
         )
 

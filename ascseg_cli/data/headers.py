@@ -125,7 +125,7 @@ def holds_all_lines(header: Header) -> bool:
     while position < len(header.data):
         length, kind = struct.unpack_from(">I4s", header.data, position)
         piece = header.data[position + 8 : position + 8 + length] if kind == b"IDAT" else b""
-        while piece and not inflater.eof:
+        while piece and not inflater.eof and counted < header.stored_bytes:
             counted += len(inflater.decompress(piece, 1 << 20))
             piece = inflater.unconsumed_tail
         position += 12 + length
@@ -268,6 +268,8 @@ def _tiff_bits(page: ifd.Directory) -> int:
         raise InputError(
             f"TIFF with {kind} samples, which no standard maps to brightness", "convert it to 8 or 16 bit"
         )
+    if page.first(ifd.SAMPLES_PER_PIXEL, 1) > 8 or len(bits) > 8:
+        raise damaged("TIFF", "more than 8 samples a pixel")
     if len(bits) > 1 or not bits <= {1, 2, 4, 8, 16}:
         raise InputError(
             f"TIFF with {'/'.join(map(str, sorted(bits)))} bits a sample; 1, 2, 4, 8 and 16 are read",

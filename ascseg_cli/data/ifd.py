@@ -63,7 +63,7 @@ def directories(data: bytes) -> Iterator[Directory]:
             if entries > _MOST_ENTRIES:
                 raise InputError(f"damaged TIFF: more than {_MOST_ENTRIES:,} tags")
             yield directory
-    except struct.error:
+    except (struct.error, OverflowError):  # the latter from 64 bit offsets
         raise InputError(
             "truncated TIFF: some of its tags lie behind the file's end", "copy or download the file again"
         ) from None

@@ -130,6 +130,40 @@ def _tiff_file(entries: dict[int, tuple[str, list[int]]], data: bytes, planes: i
     return head + directory + b"\0\0\0\0" + tail + data
 
 
+PATIENT = "Hong^Gildong"
+
+
+def dicom(
+    values: np.ndarray, *, syntax: str = "1.2.840.10008.1.2.1", data: bytes | None = None, **tags: Any
+) -> bytes:
+    """A DICOM file by pydicom, with a patient's name in it; `stored` bits, other `tags` by keyword."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import UID
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.7")
+    meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    meta.TransferSyntaxUID = UID(syntax)
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.PatientName, dataset.PatientID = PATIENT, "880101-1234567"
+    dataset.Rows, dataset.Columns = values.shape[:2]
+    dataset.SamplesPerPixel = values.shape[2] if values.ndim == 3 else 1
+    dataset.PhotometricInterpretation = "RGB" if values.ndim == 3 else "MONOCHROME2"
+    if values.ndim == 3:
+        dataset.PlanarConfiguration = 0
+    dataset.BitsAllocated = values.dtype.itemsize * 8
+    dataset.BitsStored = tags.pop("stored", 12 if values.dtype.itemsize == 2 else 8)
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(values.dtype.kind == "i")
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.PixelData = values.tobytes() if data is None else data
+    dataset["PixelData"].VR = "OB" if values.dtype.itemsize == 1 else "OW"
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
 def samples() -> dict[str, bytes]:
     """One file of each kind that is read, small: what the fuzzing starts from."""
     eight, deep = drawn(), drawn(dtype=np.uint16)
@@ -155,4 +189,17 @@ def samples() -> dict[str, bytes]:
         "tiff-16-grey": tiff(deep[:, :, 0], ">"),
         "webp": by_pillow(eight, "WEBP"),
         "webp-lossless": by_pillow(alpha, "WEBP", lossless=True, exif=exif(8)),
+    }
+
+
+def dicom_samples() -> dict[str, bytes]:
+    """The same of DICOM, which needs pydicom."""
+    from pydicom.encaps import encapsulate
+
+    deep, eight = drawn(dtype=np.uint16), drawn()
+    jpeg = encapsulate([by_pillow(eight[:, :, 0], "JPEG")])
+    return {
+        "dicom": dicom(deep[:, :, 0], stored=16, WindowCenter=30000, WindowWidth=20000),
+        "dicom-rgb": dicom(eight),
+        "dicom-jpeg": dicom(eight[:, :, 0], syntax="1.2.840.10008.1.2.4.50", data=jpeg),
     }

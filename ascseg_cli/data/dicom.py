@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ascseg_cli.data.headers import check_size, damaged
+from ascseg_cli.data.header import check_size, damaged
 from ascseg_cli.data.quiet import quiet
 from ascseg_cli.errors import InputError, MissingExtraError
 

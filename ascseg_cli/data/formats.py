@@ -9,59 +9,12 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ascseg_cli.data import ifd
+from ascseg_cli.data.header import Header, damaged, truncated
+from ascseg_cli.data.png import png_header
 from ascseg_cli.errors import InputError
-
-AGAIN = "copy or download the file again"
-
-
-@dataclass(frozen=True)
-class Header:
-    """What is known before decoding.
-
-    format         "PNG", "JPEG", "BMP", "TIFF", "WebP"
-    width, height  pixels, as stored (before turning)
-    bits           a sample's
-    frames         pictures in the file; previews don't count
-    orientation    1 to 8, as EXIF counts
-    data           the file as the decoder shall see it: nothing left in it that turns, animates or inflates
-    white_is_zero  TIFF only
-    stored_bytes   PNG only: what its data must come to, inflated
-    interlaced     PNG only
-    """
-
-    format: str
-    width: int
-    height: int
-    bits: int
-    data: bytes
-    frames: int = 1
-    orientation: int = 1
-    white_is_zero: bool = False
-    stored_bytes: int = 0
-    interlaced: bool = False
-
-
-def truncated(name: str) -> InputError:
-    return InputError(f"truncated {name}: the file ends before the picture does", AGAIN)
-
-
-def damaged(name: str, what: str) -> InputError:
-    return InputError(f"damaged {name}: {what}", AGAIN)
-
-
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raises InputError for no pixels, and for more than `max_pixels`."""
-    if width <= 0 or height <= 0:
-        raise damaged("picture", f"its header says {width}×{height} px")
-    if width * height > max_pixels:
-        raise InputError(
-            f"{width}×{height} px are {width * height:,} pixels, more than the limit of {max_pixels:,}",
-            "if it is trusted and memory suffices, raise --max-pixels",
-        )
 
 
 def read_header(data: bytes) -> Header | None:
@@ -73,71 +26,6 @@ def read_header(data: bytes) -> Header | None:
             except struct.error:
                 raise truncated(name) from None
     return None
-
-
-def _png(data: bytes) -> Header:
-    position, kept, orientation, frames = 8, [data[:8]], 1, 1
-    kind = b""
-    while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 12 + length
-        if end > len(data):
-            raise truncated("PNG")
-        if kind == b"eXIf":
-            orientation = ifd.exif_orientation(data[position + 8 : end - 4])
-        elif kind == b"acTL":
-            frames = struct.unpack_from(">I", data, position + 8)[0]
-        elif not kind[0] & 32:  # an upper-case first letter: needed to show the picture
-            _check_png_chunk(data, position, end, kind)
-            kept.append(data[position:end])
-        position = end
-    if not kept[1][4:8] == b"IHDR" or len(kept[1]) != 25:
-        raise damaged("PNG", "it doesn't begin with its header")
-    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", kept[1], 8)
-    pixel_bits = bits * {2: 3, 4: 2, 6: 4}.get(colour, 1)
-    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-    size = sum(_pass_bytes(width, height, pixel_bits, *start_and_step) for start_and_step in passes)
-    return Header(
-        "PNG",
-        width,
-        height,
-        bits,
-        b"".join(kept),
-        frames,
-        orientation,
-        stored_bytes=size,
-        interlaced=bool(interlaced),
-    )
-
-
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-
-
-def _pass_bytes(width: int, height: int, pixel_bits: int, x: int, y: int, dx: int, dy: int) -> int:
-    """Bytes of one pass before compression: each line has its filter in front."""
-    columns, lines = (width - x + dx - 1) // dx, (height - y + dy - 1) // dy
-    return max(lines, 0) * (1 + (columns * pixel_bits + 7) // 8) if columns > 0 else 0
-
-
-def holds_all_lines(header: Header) -> bool:
-    """Whether a PNG's compressed data come to the whole picture: decoders fill up what lacks, without a word."""
-    inflater, counted, position = zlib.decompressobj(), 0, 8
-    while position < len(header.data):
-        length, kind = struct.unpack_from(">I4s", header.data, position)
-        piece = header.data[position + 8 : position + 8 + length] if kind == b"IDAT" else b""
-        while piece and not inflater.eof and counted < header.stored_bytes:
-            counted += len(inflater.decompress(piece, 1 << 20))
-            piece = inflater.unconsumed_tail
-        position += 12 + length
-    return counted >= header.stored_bytes
-
-
-def _check_png_chunk(data: bytes, start: int, end: int, kind: bytes) -> None:
-    if kind not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
-        raise damaged("PNG", f"it needs the unknown chunk {kind!r}")
-    (stored,) = struct.unpack_from(">I", data, end - 4)
-    if zlib.crc32(memoryview(data)[start + 4 : end - 4]) != stored:
-        raise damaged("PNG", f"the checksum of its {kind.decode()} chunk is wrong")
 
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # neither a stuffed byte nor filling nor a restart
@@ -300,7 +188,7 @@ def _upright(data: bytes, page: ifd.Directory) -> bytes:
 
 
 _READERS = (
-    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png),
+    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), png_header),
     ("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg),
     ("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), _webp),
     ("BMP", re.compile(rb"BM"), _bmp),

@@ -60,15 +60,15 @@ class Order:
 
 def carry_out(order: Order) -> int:
     """Segment everything that was asked for; returns the exit code."""
-    found = look_up(order)
     claim.check(order.folder, order.mode)
+    found = look_up(order)
     return segment(found, open_named_engine(order), order)
 
 
 def plan(order: Order) -> int:
     """Say what `carry_out` would do, and write nothing: one line an image on stdout."""
-    found = look_up(order)
     claim.check(order.folder, order.mode)
+    found = look_up(order)
     outputs = OutputFolder(order.folder)
     for item in found.items:
         paths = {kind: str(outputs.path(kind, item.output_stem)) for kind in order.settings.save}
@@ -125,7 +125,8 @@ def segment(found: Found, engine: Engine, order: Order) -> int:
     with RunProgress(total, quiet=order.quiet) as progress:
 
         def tell(result: Result) -> None:
-            progress.advance(failed=result.status == "failed", worked=not result.resumed)
+            if result.status != "skipped":
+                progress.advance(failed=result.status == "failed", worked=not result.resumed)
             if result.status == "failed":
                 say("failed", f"{result.image}: {result.reason}")
             if order.as_json and not write_out(json_bytes(result.to_json()) + b"\n"):
@@ -137,11 +138,15 @@ def segment(found: Found, engine: Engine, order: Order) -> int:
             on_result=tell, warn=lambda text: say("warning", text),
         )  # fmt: skip
 
+        def end_well() -> None:
+            run.stop()
+            progress.stopping()
+
         def end_at_once() -> None:
             outputs.remove_temporary()
             progress.close()
 
-        with graceful(run.stop, end_at_once):
+        with graceful(end_well, end_at_once):
             summary = run()
     say_summary(summary, order, progress.seconds)
     return exit_code(summary)
@@ -173,8 +178,8 @@ def say_summary(summary: Summary, order: Order, seconds: float) -> None:
         f"{summary.counts[status]:,} {status}" for status in ("ok", "empty", "failed") if summary.counts[status]
     ]
     kept = f" ({summary.resumed:,} from an earlier run)" if summary.resumed else ""
-    total = sum(summary.counts.values())
-    say("done", f"{_images(total)} in {duration(seconds)}: {', '.join(words) or 'none'}{kept} -> {order.folder}")
+    came_to = sum(summary.counts.values()) - summary.counts["skipped"]
+    say("done", f"{_images(came_to)} in {duration(seconds)}: {', '.join(words) or 'none'}{kept} -> {order.folder}")
 
 
 def say_missing(found: Found) -> None:
@@ -198,11 +203,11 @@ def write_out(content: bytes) -> bool:
 def _say_left_out(found: Found) -> None:
     if found.ignored:
         kinds = ", ".join(f"{suffix or 'no suffix'} {count:,}" for suffix, count in found.ignored.most_common(5))
-        say("note", f"{sum(found.ignored.values()):,} files that aren't images were left out ({kinds})")
+        say("note", f"left out, not images: {sum(found.ignored.values()):,} ({kinds})")
     if found.hidden:
-        say("note", f"{found.hidden:,} hidden files and folders were left out")
+        say("note", f"left out, hidden: {found.hidden:,}")
     for folder in found.earlier_outputs:
-        say("note", f"{folder} holds results of an earlier run and was left out")
+        say("note", f"left out, results of an earlier run: {folder}")
 
 
 def _resuming(arguments: list[str]) -> list[str]:

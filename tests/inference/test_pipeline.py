@@ -25,7 +25,7 @@ ITEMS = tuple(Item(Path(f"{n}.png"), f"{n}.png", str(n)) for n in range(40))
 
 @dataclass
 class SlowWork:
-    """Takes a different time for each image, so that nothing comes back in order by luck; counts what is in flight."""
+    """Takes a different time for each image, so that no order comes by luck; counts what is in flight."""
 
     pixels: int = 100
     full: object = None

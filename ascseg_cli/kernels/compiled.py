@@ -14,22 +14,24 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import torch
-from numba.core import config
+from numba.core import config as numba_config
 from torch import Tensor
 
 Strides = tuple[int, ...]
+config: Any = numba_config  # filled from the environment, so its names are unknown to a type checker
 
 _setting = threading.Lock()
 
 
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """`function` as machine code without the interpreter's lock, compiled at its first call or taken from the cache."""
+    """`function` as machine code without the interpreter's lock; compiled, or loaded, at its first call."""
     folder = cache_folder()
     with _setting:  # numba takes the folder from its configuration, here and never again
         before = config.CACHE_DIR
@@ -66,7 +68,7 @@ def _user_cache() -> str:
 def _fingerprint() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in (here / "compiled.py", here / "lanes.py", *sorted(here.glob("*/cpu*.py"))):
+    for source in (here / "lanes.py", here / "elementary.py", *sorted(here.glob("*/cpu*.py"))):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -92,10 +94,11 @@ def split(items: int, parts: int) -> int:
 def launch(kernel: Callable[..., None], tasks: int, *args: Any) -> None:
     """Run kernel(first, last, *args) over the tasks 0 … tasks - 1, an equal share to each thread."""
     shares = min(torch.get_num_threads(), tasks)
-    bounds = [tasks * share // shares for share in range(shares + 1)] if tasks else []
-    others = [_pool().submit(_run, kernel, *part, *args) for part in zip(bounds[1:], bounds[2:])]
-    if tasks:
-        _run(kernel, bounds[0], bounds[1], *args)
+    if shares == 0:
+        return
+    bounds = [tasks * share // shares for share in range(shares + 1)]
+    others = [_pool().submit(_run, kernel, first, last, *args) for first, last in pairwise(bounds[1:])]
+    _run(kernel, 0, bounds[1], *args)
     for other in others:
         other.result()
 

@@ -10,18 +10,22 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from llvmlite import ir
-from numba import njit, types
+import numba.extending
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import lower_builtin, models, register_model
+
+intrinsic: Any = numba.extending.intrinsic  # whose annotations count the typing context as an argument
+njit: Any = numba.njit
 
 WIDTH = 16  # float32 in a Lanes value, unless its name says 8
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """The numba type: `width` float32 or, if whole, int32."""
 
     def __init__(self, width: int, whole: bool = False) -> None:
@@ -30,7 +34,7 @@ class Lanes(types.Type):  # type: ignore[misc]
 
 
 @register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Lanes) -> None:
         super().__init__(manager, kind, ir.VectorType(_INT if kind.whole else _FLOAT, kind.width))
 
@@ -119,7 +123,7 @@ def _arithmetic(symbol: Any, name: str) -> None:
     """a symbol b for Lanes of one kind, or Lanes and a number, which then stands in every lane."""
 
     @infer_global(symbol)
-    class Lanewise(AbstractTemplate):  # type: ignore[misc]
+    class Lanewise(AbstractTemplate):
         def generic(self, args: Any, keywords: Any) -> Any:
             kinds = [kind for kind in args if isinstance(kind, Lanes)]
             if not kinds or any(kind != kinds[0] and not isinstance(kind, types.Number) for kind in args):
@@ -138,8 +142,10 @@ def _arithmetic(symbol: Any, name: str) -> None:
         lower_builtin(symbol, *kinds)(generate)
 
 
-for _symbol, _name in ((operator.add, "add"), (operator.sub, "sub"), (operator.mul, "mul"), (operator.truediv, "div")):
-    _arithmetic(_symbol, _name)
+_arithmetic(operator.add, "add")
+_arithmetic(operator.sub, "sub")
+_arithmetic(operator.mul, "mul")
+_arithmetic(operator.truediv, "div")
 
 
 @intrinsic
@@ -188,6 +194,18 @@ def whole(typing: Any, a: Any) -> Any:
     return Lanes(a.width, True)(a), generate
 
 
+@intrinsic
+def power_of_two(typing: Any, shifted: Any) -> Any:
+    """2^k from k + 1.5 · 2^23, whose low bits hold k: -127 gives 0, 128 infinity."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(_INT, args[0].type.count)
+        bits = builder.shl(builder.bitcast(args[0], kind), _constant(kind, 23))
+        return builder.bitcast(builder.add(bits, _constant(kind, 127 << 23)), args[0].type)
+
+    return shifted(shifted), generate
+
+
 # ---- sums across lanes -------------------------------------------------------------------------------------
 
 
@@ -207,7 +225,7 @@ def total(typing: Any, a: Any) -> Any:
 
 @intrinsic
 def row_totals(typing: Any, array: Any, index: Any) -> Any:
-    """The sums of 16 rows of 16 numbers that start at index, as Lanes: 45 instructions, where 16 `total` take 144."""
+    """The sums of 16 rows of 16 numbers that start at index: 45 instructions, where 16 `total` take 144."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.VectorType(_FLOAT, WIDTH)
@@ -247,74 +265,3 @@ def _order() -> list[int]:
     for size in (8, 4, 2, 1):
         rows = [[(a + b)[lane] for lane in _low_halves(size)] for a, b in zip(rows[::2], rows[1::2])]
     return [rows[0].index(row) for row in range(WIDTH)]
-
-
-# ---- functions ---------------------------------------------------------------------------------------------
-
-
-@intrinsic
-def _power_of_two(typing: Any, shifted: Any) -> Any:
-    """2^k from k + 1.5 · 2^23, whose low bits hold k: -127 gives 0, 128 infinity."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.VectorType(_INT, args[0].type.count)
-        bits = builder.shl(builder.bitcast(args[0], kind), _constant(kind, 23))
-        return builder.bitcast(builder.add(bits, _constant(kind, 127 << 23)), args[0].type)
-
-    return shifted(shifted), generate
-
-
-LOG2_E, LOG2_E_REST = 1.44269502162933349609375, 1.925963033500011e-8  # float32, and what it lacks
-_ROUND = 12582912.0  # 1.5 · 2^23: adding it leaves no bits below one, so it rounds to nearest
-
-
-@njit
-def _power(f: Lanes) -> Lanes:
-    """2^f for |f| <= ½ to 3e-9 before rounding, and without bias: minimax of degree 6 with 1 as its first coefficient."""
-    p = fma(spread(0.00015326461289077997), f, spread(0.0013390806270763278))
-    p = fma(p, f, spread(0.009618505835533142))
-    p = fma(p, f, spread(0.05550359934568405))
-    p = fma(p, f, spread(0.24022647738456726))
-    p = fma(p, f, spread(0.6931471824645996))
-    return fma(p, f, spread(1.0))
-
-
-@njit
-def exp(x: Lanes) -> Lanes:
-    """e^x to 1e-7 of its value; 0 below -88, infinity above 89."""
-    x = where_less(x, spread(-88.0), spread(-88.0), x)
-    x = where_less(spread(89.0), x, spread(89.0), x)
-    # rounded to nearest: a floor would double the range, and its error repeats at each step of a slow decay
-    shifted = fma(x, spread(LOG2_E), spread(_ROUND))
-    k = shifted - _ROUND
-    f = fma(x, spread(LOG2_E_REST), fma(x, spread(LOG2_E), spread(0.0) - k))
-    return _power(f) * _power_of_two(shifted)
-
-
-@njit
-def softplus(x: Lanes) -> Lanes:
-    """ln(1 + e^x) = max(x, 0) + 2 artanh(u / (2 + u)), u = e^-|x|: to 1.2e-7 of its value, for any x."""
-    u = exp(spread(0.0) - absolute(x))
-    below = u + 2.0
-    s = u / below
-    rest = fma(spread(0.0) - s, below, u) - s * (u - (below - 2.0))  # what rounding took from u and from u + 2
-    q = s * s
-    p = fma(spread(0.14012233912944794), q, spread(0.13999569416046143))
-    p = fma(p, q, spread(0.20010849833488464))
-    p = fma(p, q, spread(0.3333320617675781))
-    twice = s + s
-    log1p = twice + fma(twice * q, p, (rest + rest) / below)
-    return where_less(x, spread(0.0), spread(0.0), x) + log1p
-
-
-@njit
-def sigmoid(x: Lanes) -> Lanes:
-    """1 / (1 + e^-x), for any x."""
-    u = exp(spread(0.0) - absolute(x))
-    return where_less(x, spread(0.0), u, spread(1.0)) / (u + 1.0)
-
-
-@njit
-def without_denormals(x: Lanes) -> Lanes:
-    """0 in place of what is too small for full precision, where arithmetic is a hundred times slower; NaN stays."""
-    return where_less(absolute(x), spread(1.1754944e-38), spread(0.0), x)

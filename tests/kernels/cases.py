@@ -1,7 +1,7 @@
 """The inputs on which every backend of a kernel is judged, and the judge: no pytest, so any script can use it.
 
-    case = SCAN_CASES["65,536 steps"]
-    judge(selective_scan, reference.selective_scan, case.inputs("cuda"), case.gradient("cuda"))
+case = SCAN_CASES["65,536 steps"]
+judge(selective_scan, reference.selective_scan, case.inputs("cuda"), case.gradient("cuda"))
 """
 
 from __future__ import annotations

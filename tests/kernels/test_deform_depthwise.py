@@ -38,7 +38,9 @@ def in_float64(case: DeformCase) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("quantum", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize(("b", "c", "h", "w"), [(2, 3, 5, 4), (1, 1, 1, 1), (1, 2, 1, 7), (1, 2, 6, 1), (0, 2, 3, 3)])
+@pytest.mark.parametrize(
+    ("b", "c", "h", "w"), [(2, 3, 5, 4), (1, 1, 1, 1), (1, 2, 1, 7), (1, 2, 6, 1), (0, 2, 3, 3)]
+)
 def test_reference_is_the_definition(b, c, h, w, quantum):
     inputs = in_float64(DeformCase(b, c, h, w, quantum=quantum))
     torch.testing.assert_close(reference.deform_depthwise(**inputs), oracle(**inputs), rtol=1e-12, atol=1e-13)
@@ -135,8 +137,14 @@ def test_a_wrong_gradient_is_noticed():
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("x", (4, 5, 6)), ("offset", (2, 9, 5, 6)), ("offset", (2, 18, 6, 5)), ("weight", (4, 4, 3, 3)), ("weight", (3, 1, 3, 3))],
-)  # fmt: skip
+    [
+        ("x", (4, 5, 6)),
+        ("offset", (2, 9, 5, 6)),
+        ("offset", (2, 18, 6, 5)),
+        ("weight", (4, 4, 3, 3)),
+        ("weight", (3, 1, 3, 3)),
+    ],
+)
 def test_wrong_shapes_are_named(name, shape):
     inputs = DeformCase(2, 4, 5, 6).inputs() | {name: torch.zeros(shape)}
     with pytest.raises(ShapeError, match=rf"{name} is \({', '.join(map(str, shape))}\)"):
@@ -145,7 +153,7 @@ def test_wrong_shapes_are_named(name, shape):
 
 def test_the_compiled_operator_refuses_float64():
     inputs = {k: t.double() for k, t in DeformCase(1, 2, 3, 3).inputs().items()}
-    with backend.using("cpu"), pytest.raises(ShapeError, match="cpu backend takes torch.float32"):
+    with backend.using("cpu"), pytest.raises(ShapeError, match=r"cpu backend takes torch\.float32"):
         deform_depthwise(**inputs)
 
 

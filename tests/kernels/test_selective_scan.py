@@ -42,7 +42,9 @@ def in_float64(case: ScanCase) -> dict[str, Tensor | None]:
 
 
 @pytest.mark.parametrize("absent", [(), ("D",), ("z",), ("delta_bias",), OPTIONAL])
-@pytest.mark.parametrize(("b", "l", "e", "n"), [(2, 7, 3, 4), (1, 1, 2, 16), (1, 26, 2, 3), (0, 3, 2, 2), (2, 0, 2, 2)])
+@pytest.mark.parametrize(
+    ("b", "l", "e", "n"), [(2, 7, 3, 4), (1, 1, 2, 16), (1, 26, 2, 3), (0, 3, 2, 2), (2, 0, 2, 2)]
+)
 def test_reference_is_the_definition(b, l, e, n, absent):
     inputs = in_float64(ScanCase(b, l, e, n, absent=absent))
     torch.testing.assert_close(reference.selective_scan(**inputs), oracle(**inputs), rtol=1e-12, atol=1e-13)
@@ -126,7 +128,9 @@ def test_a_wrong_gradient_is_noticed():
 )  # fmt: skip
 def test_wrong_shapes_are_named(name, shape):
     inputs = ScanCase(2, 5, 3, n=6).inputs() | {name: torch.zeros(shape)}
-    with pytest.raises(ShapeError, match=rf"\b{name} is \({', '.join(map(str, shape))}" if name != "A" else "A is"):
+    with pytest.raises(
+        ShapeError, match=rf"\b{name} is \({', '.join(map(str, shape))}" if name != "A" else "A is"
+    ):
         selective_scan(**inputs)
 
 
@@ -138,7 +142,7 @@ def test_mixed_types_are_named():
 
 def test_the_compiled_scan_refuses_float64():
     inputs = {k: t.double() for k, t in ScanCase(2, 5, 3).inputs().items()}
-    with backend.using("cpu"), pytest.raises(ShapeError, match="cpu backend takes torch.float32"):
+    with backend.using("cpu"), pytest.raises(ShapeError, match=r"cpu backend takes torch\.float32"):
         selective_scan(**inputs)
 
 

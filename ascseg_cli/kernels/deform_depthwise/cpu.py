@@ -1,4 +1,4 @@
-"""The depthwise deformable convolution compiled for the CPU: how its memory is laid out and its kernels launched."""
+"""The deformable convolution compiled for the CPU: how its operands are laid out and its kernels launched."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ class _Deform(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _backward(*ctx.saved_tensors, gradient)
+        x, offset, weight = ctx.saved_tensors
+        gradients = _backward(x, offset, weight, gradient)
         return tuple(g if wanted else None for g, wanted in zip(gradients, ctx.needs_input_grad))
 
 
 def _forward(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     b, c, h, w = x.shape
     y = _like(x)
-    tasks = b * split(b, -(-h * w // PIXELS)) if x.numel() else 0
-    pixels, taps = _pixels(x), _taps(weight)
-    y_flat, strides = flat(y)
-    launch(deform, tasks, pixels, flat(offset.contiguous())[0], taps, y_flat, strides, b, c, h, w, tasks // max(b, 1))
+    bands = split(b, -(-h * w // PIXELS))
+    operands = _pixels(x), flat(offset.contiguous())[0], _taps(weight)
+    launch(deform, b * bands if x.numel() else 0, *operands, *flat(y), c, h, w, bands)
     return y
 
 
 def _backward(x: Tensor, offset: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, offset and weight. Each task scatters into a plane of its own: no races, one order."""
     b, c, h, w = x.shape
-    bands = split(b, -(-h * w // PIXELS)) if x.numel() else 1
+    bands = split(b, -(-h * w // PIXELS))
     lanes = -(-c // LANES) * LANES
     gx = x.new_zeros(b, bands, h * w + 1, lanes)
     goffset = torch.zeros_like(offset, memory_format=torch.contiguous_format)
@@ -73,7 +73,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 def _pixels(x: Tensor) -> Any:
-    """x (b, c, h, w) as (b, h·w + 1, channels): whole vectors of channels, and a pixel of zeros for all outside."""
+    """x (b, c, h, w) as (b, h·w + 1, channels): whole vectors of channels, and zeros for all outside."""
     b, c, h, w = x.shape
     packed = x.new_empty(b, h * w + 1, -(-c // LANES) * LANES)
     packed[:, -1] = 0

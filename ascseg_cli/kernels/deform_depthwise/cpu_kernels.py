@@ -1,27 +1,42 @@
-"""The deformable convolution's loops in numba: where the samples lie, once for all channels, then eight channels at a time.
+"""The deformable convolution's loops in numba: the samples' places once, then eight channels at a time.
 
 Arrays are flat. Pixels are channels-last with whole vectors of channels, and end in a pixel of zeros: a neighbour
 outside the image points there, so no offset, however large or NaN, reads or writes out of bounds.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 import numpy as np
 
 from ascseg_cli.kernels.compiled import compiled
-from ascseg_cli.kernels.lanes import WIDTH, floor, fma, least, load, load8, njit, spread, spread8, spread_whole
-from ascseg_cli.kernels.lanes import store, total, where_less, whole
+from ascseg_cli.kernels.lanes import (
+    WIDTH,
+    floor,
+    fma,
+    least,
+    load,
+    load8,
+    njit,
+    spread,
+    spread8,
+    spread_whole,
+    store,
+    total,
+    where_less,
+    whole,
+)
 
 LANES = 8  # channels in a vector: what the first stage of the default network has
 PIXELS = 64  # a block whose places, 14 KB, stay in the first-level cache
 
-# The scratch `place` holds for each tap and neighbour (above left, above right, below left, below right) the pixel;
-# `shift` for each tap how far the sample lies below and right of the first. `line` holds rows and columns.
+# Scratch: `place` holds, for each tap and neighbour (above left, above right, below left, below right), the pixel;
+# `shift`, for each tap, how far the sample lies below and right of the first; `line`, rows and columns.
 ROW, COLUMN, LINE = 0, PIXELS, 2 * PIXELS
 
 
 @njit
-def _coordinates(line, start, w):  # type: ignore[no-untyped-def]
+def _coordinates(line, start, w):
     row, column = start // w, start % w
     for i in range(PIXELS):
         line[ROW + i] = row
@@ -32,7 +47,7 @@ def _coordinates(line, start, w):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _offsets(offset, at, count, line):  # type: ignore[no-untyped-def]
+def _offsets(offset, at, count, line):
     """Sixteen offsets; past the last of them zeros, since memory may end there."""
     if count >= WIDTH:
         return load(offset, at)
@@ -43,14 +58,14 @@ def _offsets(offset, at, count, line):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _along(t, size, stride, outside):  # type: ignore[no-untyped-def]
+def _along(t, size, stride, outside):
     """What a whole row or column t adds to the index of a pixel: `outside` where it isn't one of 0 … size - 1."""
     inside = where_less(t, spread(size), where_less(t, spread(0.0), spread(-1.0), t), spread(-1.0))  # NaN: -1
     return where_less(inside, spread(0.0), spread_whole(outside), whole(inside) * stride)
 
 
 @njit
-def _locate(offset, at, start, count, h, w, line, place, shift):  # type: ignore[no-untyped-def]
+def _locate(offset, at, start, count, h, w, line, place, shift):
     """Where the samples of a block of pixels lie; `at` is where the image's offsets begin."""
     _coordinates(line, start, w)
     outside = np.int32(h * w)
@@ -72,66 +87,75 @@ def _locate(offset, at, start, count, h, w, line, place, shift):  # type: ignore
 
 
 @njit
-def _between(a, b, t):  # type: ignore[no-untyped-def]
-    return fma(b - a, t, a)
-
-
-@compiled
-def deform(first, last, x, offset, weight, y, ys, b, c, h, w, bands):  # type: ignore[no-untyped-def]
-    """y of the bands first … last - 1; a band is a share of one image's blocks."""
-    size, lanes = h * w, len(weight) // 9
-    line, out = np.zeros(LINE + WIDTH, np.float32), np.zeros(PIXELS * lanes, np.float32)
-    place, shift = np.zeros(36 * PIXELS, np.int32), np.zeros(18 * PIXELS, np.float32)
+def _share(size, band, bands):
+    """The first pixel of a band and that after its last: whole blocks."""
     blocks = (size + PIXELS - 1) // PIXELS
-    for task in range(first, last):
-        image, band = task // bands, task % bands
-        for start in range(blocks * band // bands * PIXELS, min(size, blocks * (band + 1) // bands * PIXELS), PIXELS):
-            count = min(PIXELS, size - start)
-            _locate(offset, image * 18 * size, start, count, h, w, line, place, shift)
-            for lane in range(0, lanes, LANES):
-                at_x = image * (size + 1) * lanes + lane
-                for i in range(count):
-                    out_i = spread8(0.0)
-                    for tap in range(9):
-                        at, down, right = 4 * tap * PIXELS + i, 2 * tap * PIXELS + i, (2 * tap + 1) * PIXELS + i
-                        t = spread8(shift[right])
-                        top = _between(load8(x, at_x + place[at] * lanes), load8(x, at_x + place[at + PIXELS] * lanes), t)
-                        at += 2 * PIXELS
-                        bottom = _between(load8(x, at_x + place[at] * lanes), load8(x, at_x + place[at + PIXELS] * lanes), t)
-                        sample = _between(top, bottom, spread8(shift[down]))
-                        out_i = fma(sample, load8(weight, tap * lanes + lane), out_i)
-                    store(out, i * lanes + lane, out_i)
-            _write_out(out, lanes, y, ys, image, c, start, count, w)
+    return blocks * band // bands * PIXELS, min(size, blocks * (band + 1) // bands * PIXELS)
 
 
 @njit
-def _write_out(out, lanes, y, ys, image, c, start, count, w):  # type: ignore[no-untyped-def]
+def _between(a, b, t):
+    return fma(b - a, t, a)
+
+
+@njit
+def _convolve(x, at_x, weight, lane, lanes, place, shift, i):
+    """Eight channels of one pixel of y."""
+    y = spread8(0.0)
+    for tap in range(9):
+        at, down, right = 4 * tap * PIXELS + i, 2 * tap * PIXELS + i, (2 * tap + 1) * PIXELS + i
+        a, b = load8(x, at_x + place[at] * lanes), load8(x, at_x + place[at + PIXELS] * lanes)
+        c, d = load8(x, at_x + place[at + 2 * PIXELS] * lanes), load8(x, at_x + place[at + 3 * PIXELS] * lanes)
+        t = spread8(shift[right])
+        sample = _between(_between(a, b, t), _between(c, d, t), spread8(shift[down]))
+        y = fma(sample, load8(weight, tap * lanes + lane), y)
+    return y
+
+
+@njit
+def _write_out(out, lanes, y, ys, image, c, start, count):
     for channel in range(c):
         at = image * ys[0] + channel * ys[1]
         for i in range(count):
             y[at + (start + i) * ys[3]] = out[i * lanes + channel]
 
 
+@compiled
+def deform(first, last, x, offset, weight, y, ys, c, h, w, bands):
+    """y of the bands first … last - 1; a band is a share of one image's blocks."""
+    size, lanes = h * w, len(weight) // 9
+    line, out = np.zeros(LINE + WIDTH, np.float32), np.zeros(PIXELS * lanes, np.float32)
+    place, shift = np.zeros(36 * PIXELS, np.int32), np.zeros(18 * PIXELS, np.float32)
+    for task in range(first, last):
+        image = task // bands
+        begin, end = _share(size, task % bands, bands)
+        for start in range(begin, end, PIXELS):
+            count = min(PIXELS, end - start)
+            _locate(offset, image * 18 * size, start, count, h, w, line, place, shift)
+            for lane in range(0, lanes, LANES):
+                at_x = image * (size + 1) * lanes + lane
+                for i in range(count):
+                    store(out, i * lanes + lane, _convolve(x, at_x, weight, lane, lanes, place, shift, i))
+            _write_out(out, lanes, y, ys, image, c, start, count)
+
+
 @njit
-def _add(target, at, a, b):  # type: ignore[no-untyped-def]
+def _add(target, at, a, b):
     """target += a · b."""
     store(target, at, fma(a, b, load8(target, at)))
 
 
 @compiled
-def deform_backward(  # type: ignore[no-untyped-def]
-    first, last, x, offset, weight, gy, gx, goffset, gweight, h, w, bands
-):
+def deform_backward(first, last, x, offset, weight, gy, gx, goffset, gweight, h, w, bands):
     """The gradients' shares of the bands: gx and gweight of each band apart, goffset in its place."""
     size, lanes = h * w, len(weight) // 9
     line, by_weight = np.zeros(LINE + WIDTH, np.float32), np.zeros(9 * lanes, np.float32)
     place, shift = np.zeros(36 * PIXELS, np.int32), np.zeros(18 * PIXELS, np.float32)
-    blocks = (size + PIXELS - 1) // PIXELS
     for task in range(first, last):
-        image, band = task // bands, task % bands
-        at_gx = task * (size + 1) * lanes
-        for start in range(blocks * band // bands * PIXELS, min(size, blocks * (band + 1) // bands * PIXELS), PIXELS):
-            count = min(PIXELS, size - start)
+        image, at_gx = task // bands, task * (size + 1) * lanes
+        begin, end = _share(size, task % bands, bands)
+        for start in range(begin, end, PIXELS):
+            count = min(PIXELS, end - start)
             _locate(offset, image * 18 * size, start, count, h, w, line, place, shift)
             by_weight[:] = 0
             for i in range(count):
@@ -147,9 +171,7 @@ def deform_backward(  # type: ignore[no-untyped-def]
 
 
 @njit
-def _spread_back(  # type: ignore[no-untyped-def]
-    x, weight, gy, gx, by_weight, at_x, at_gy, at_gx, place, shift, tap, i, lanes
-):
+def _spread_back(x, weight, gy, gx, by_weight, at_x, at_gy, at_gx, place, shift, tap, i, lanes):
     """One tap of one pixel: adds to gx and by_weight; returns the gradients of its two offsets."""
     at = 4 * tap * PIXELS + i
     a, b = place[at] * lanes, place[at + PIXELS] * lanes

@@ -7,24 +7,14 @@ states that forward kept there, so no tensor (b, l, e, n) ever exists.
 `t, ts` is a tensor's memory and its strides; all other arrays are flat.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 import numpy as np
 
 from ascseg_cli.kernels.compiled import compiled
-from ascseg_cli.kernels.lanes import (
-    WIDTH,
-    exp,
-    fma,
-    load,
-    njit,
-    row_totals,
-    sigmoid,
-    softplus,
-    spread,
-    store,
-    without_denormals,
-)
+from ascseg_cli.kernels.elementary import exp, sigmoid, softplus, without_denormals
+from ascseg_cli.kernels.lanes import WIDTH, fma, load, njit, row_totals, spread, store
 
 CHUNK = 64  # tokens, a multiple of WIDTH: a chunk's scratch, 30 KB, stays in the first-level cache
 
@@ -35,7 +25,7 @@ PRODUCTS, TO_DRIVE, TO_STEP, DECAYS, STATES = (block * CHUNK * WIDTH for block i
 
 
 @njit
-def _channel(t, ts, row, start, c, count, line, at):  # type: ignore[no-untyped-def]
+def _channel(t, ts, row, start, c, count, line, at):
     """One channel's numbers of a chunk; zeros after its end."""
     source = row * ts[0] + start * ts[1] + c * ts[2]
     for k in range(count):
@@ -45,7 +35,7 @@ def _channel(t, ts, row, start, c, count, line, at):  # type: ignore[no-untyped-
 
 
 @njit
-def _vectors(t, ts, row, start, count, n, scratch):  # type: ignore[no-untyped-def]
+def _vectors(t, ts, row, start, count, n, scratch):
     """The vectors of B or C of a chunk, (tile, token, lane)."""
     source = row * ts[0] + start * ts[1]
     for k in range(count):
@@ -54,7 +44,7 @@ def _vectors(t, ts, row, start, count, n, scratch):  # type: ignore[no-untyped-d
 
 
 @njit
-def _scatter(scratch, target, at, count, n):  # type: ignore[no-untyped-def]
+def _scatter(scratch, target, at, count, n):
     """`_vectors` the other way round."""
     for k in range(count):
         for tile in range(0, n, WIDTH):
@@ -62,7 +52,7 @@ def _scatter(scratch, target, at, count, n):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _steps(line, bias, D):  # type: ignore[no-untyped-def]
+def _steps(line, bias, D):
     """Δ = softplus(delta + bias), Δ x, and D x, the first part of y."""
     for k in range(0, CHUNK, WIDTH):
         x, step = load(line, X + k), softplus(load(line, RAW + k) + bias)
@@ -72,14 +62,14 @@ def _steps(line, bias, D):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _sum_up(work, products, line, at):  # type: ignore[no-untyped-def]
+def _sum_up(work, products, line, at):
     """Add each token's sum over a vector to its number."""
     for k in range(0, CHUNK, WIDTH):
         store(line, at + k, load(line, at + k) + row_totals(work, products + k * WIDTH))
 
 
 @njit
-def _advance(state, a, line, B, C, tile, count, work):  # type: ignore[no-untyped-def]
+def _advance(state, a, line, B, C, tile, count, work):
     """Run one vector of states through a chunk and add C · s to y."""
     for k in range(count):
         at = tile * CHUNK + k * WIDTH
@@ -90,16 +80,14 @@ def _advance(state, a, line, B, C, tile, count, work):  # type: ignore[no-untype
 
 
 @njit
-def _gate(line):  # type: ignore[no-untyped-def]
+def _gate(line):
     for k in range(0, CHUNK, WIDTH):
         z = load(line, GATE + k)
         store(line, OUT + k, load(line, OUT + k) * z * sigmoid(z))
 
 
 @compiled
-def scan(  # type: ignore[no-untyped-def]
-    first, last, x, xs, delta, ds, z, zs, gated, A, B, Bs, C, Cs, D, bias, y, carries, keep, l, e, n, blocks
-):
+def scan(first, last, x, xs, delta, ds, z, zs, gated, A, B, Bs, C, Cs, D, bias, y, carries, keep, l, e, n, blocks):
     line, work = np.zeros(GY, np.float32), np.zeros(TO_DRIVE, np.float32)
     b_k, c_k = np.zeros(CHUNK * n, np.float32), np.zeros(CHUNK * n, np.float32)
     chunks = (l + CHUNK - 1) // CHUNK
@@ -130,7 +118,7 @@ def scan(  # type: ignore[no-untyped-def]
 
 
 @njit
-def _ungate(line, gated):  # type: ignore[no-untyped-def]
+def _ungate(line, gated):
     """Turn the gradient of y into that before the gate, and GY into the gate's slope times it."""
     for k in range(0, CHUNK, WIDTH):
         gy, z = load(line, GY + k), load(line, GATE + k)
@@ -144,7 +132,7 @@ def _ungate(line, gated):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _replay(state, a, line, B, C, tile, count, work):  # type: ignore[no-untyped-def]
+def _replay(state, a, line, B, C, tile, count, work):
     """`_advance` again; leaves every decay, and every state from the one before the chunk on."""
     store(work, STATES, state)
     for k in range(count):
@@ -158,7 +146,7 @@ def _replay(state, a, line, B, C, tile, count, work):  # type: ignore[no-untyped
 
 
 @njit
-def _retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):  # type: ignore[no-untyped-def]
+def _retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):
     """Run the adjoint of one vector of states, the loss's derivative by it, backward through a chunk."""
     by_A = spread(0.0)
     for k in range(count - 1, -1, -1):
@@ -180,7 +168,7 @@ def _retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):  # ty
 
 
 @njit
-def _finish(line, bias, D):  # type: ignore[no-untyped-def]
+def _finish(line, bias, D):
     """The chunk's gradients of x, delta and z in place of X, STEP and GY; Δ's is still to be summed in BY_STEP."""
     for k in range(0, CHUNK, WIDTH):
         x, g, by_drive = load(line, X + k), load(line, G + k), load(line, BY_DRIVE + k)
@@ -192,7 +180,7 @@ def _finish(line, bias, D):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _write_out(line, count, at, stride, gx, gdelta, gz, gD, gbias, at_sum):  # type: ignore[no-untyped-def]
+def _write_out(line, count, at, stride, gx, gdelta, gz, gD, gbias, at_sum):
     by_D, by_bias = 0.0, 0.0
     for k in range(count):
         gx[at + k * stride] = line[X + k]
@@ -205,7 +193,7 @@ def _write_out(line, count, at, stride, gx, gdelta, gz, gD, gbias, at_sum):  # t
 
 
 @compiled
-def scan_backward(  # type: ignore[no-untyped-def]
+def scan_backward(
     first, last, x, xs, delta, ds, z, zs, gated, A, B, Bs, C, Cs, D, bias, carries, gy, ys,
     gx, gdelta, gz, gA, gB, gC, gD, gbias, l, e, n, blocks
 ):  # fmt: skip
@@ -228,12 +216,11 @@ def scan_backward(  # type: ignore[no-untyped-def]
                 _steps(line, bias[c], D[c])
                 _ungate(line, gated)
                 for tile in range(0, n, WIDTH):
-                    a, at = load(A, c * n + tile), (c - begin) * n + tile
+                    a, at, at_A = load(A, c * n + tile), (c - begin) * n + tile, (row * e + c) * n + tile
                     state = load(carries, ((row * chunks + chunk) * e + c) * n + tile)
                     _replay(state, a, line, b_k, c_k, tile, count, work)
-                    adjoint = _retreat(
-                        load(adjoints, at), a, line, b_k, c_k, tile, count, work, gb_k, gc_k, gA, (row * e + c) * n + tile
-                    )
+                    adjoint = load(adjoints, at)
+                    adjoint = _retreat(adjoint, a, line, b_k, c_k, tile, count, work, gb_k, gc_k, gA, at_A)
                     store(adjoints, at, adjoint)
                 _finish(line, bias[c], D[c])
                 _write_out(line, count, (row * l + start) * e + c, e, gx, gdelta, gz, gD, gbias, row * e + c)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import BmpImagePlugin, Image, PngImagePlugin, TiffImagePlugin
 
-from ascseg_cli.data.header import AGAIN, Header, check_size, damaged, truncated
 from ascseg_cli.data.formats import read_header
+from ascseg_cli.data.header import AGAIN, Header, check_size, damaged, truncated
 from ascseg_cli.data.png import holds_all_lines
 from ascseg_cli.data.quiet import quiet
 from ascseg_cli.data.source import file_bytes, not_an_image
@@ -126,7 +126,9 @@ def _undecodable(header: Header, error: Exception) -> InputError:
 def _jpeg(header: Header) -> Samples:
     import simplejpeg
 
-    _, _, space, _ = simplejpeg.decode_jpeg_header(header.data)
+    height, width, space, _ = simplejpeg.decode_jpeg_header(header.data)
+    if (height, width) != (header.height, header.width):
+        raise damaged("JPEG", "it states two sizes")
     wanted = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(space, "RGB")
     values = simplejpeg.decode_jpeg(header.data, wanted, strict=True)
     if wanted == "GRAY":
@@ -170,6 +172,10 @@ _DECODERS = {"PNG": _png, "JPEG": _jpeg, "BMP": _bmp, "TIFF": _tiff, "WebP": _we
 class _PlainTiff(TiffImagePlugin.TiffImageFile):
     """Pillow's TIFF without what it does around the pixels: EXIF with its warnings, turning, a global limit."""
 
+    def _open(self) -> None:
+        with quiet():
+            super()._open()
+
     def load_prepare(self) -> None:
         super(TiffImagePlugin.TiffImageFile, self).load_prepare()
 
@@ -178,8 +184,7 @@ class _PlainTiff(TiffImagePlugin.TiffImageFile):
 
 
 def _by_pillow(reader: type, header: Header) -> Samples:
-    with quiet():
-        picture = reader(io.BytesIO(header.data))
+    picture = reader(io.BytesIO(header.data))
     if picture.size != (header.width, header.height):
         raise damaged(header.format, "it states two sizes")
     picture.load()

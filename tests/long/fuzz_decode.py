@@ -140,9 +140,8 @@ def main() -> int:
     fuzz(100, arguments.seed)
     before, begin = memory(), time.perf_counter()
     report = fuzz(arguments.count, arguments.seed)
-    print(
-        f"{report.files} files in {time.perf_counter() - begin:.0f} s, {report.read} read, slowest {report.slowest:.3f} s"
-    )
+    seconds = time.perf_counter() - begin
+    print(f"{report.files} files in {seconds:.0f} s, {report.read} read, slowest {report.slowest:.3f} s")
     print(f"largest memory {memory()} MB, {memory() - before} MB more than after the first hundred")
     for message, number in report.refused.most_common():
         print(f"{number:6d}  {message}")

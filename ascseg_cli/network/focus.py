@@ -67,7 +67,8 @@ class ChannelAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w) -> (b, c, h, w)."""
-        s = F.adaptive_max_pool2d(x, 1) + x.mean((2, 3), keepdim=True)  # (b, c, 1, 1)
+        highest = x.flatten(2).max(2).values  # adaptive_max_pool2d is 6 % of a training step on a GPU
+        s = (highest + x.mean((2, 3)))[:, :, None, None]  # (b, c, 1, 1)
         return torch.sigmoid(self.conv(s)) * x + x
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,13 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     """‖got − want‖₂ / ‖want‖₂."""
     got, want = got.detach().double(), want.double()
     return float((got - want).norm() / want.norm())
+
+
+@pytest.fixture(autouse=True)
+def float32_without_tf32() -> Iterator[None]:
+    """On a GPU cuDNN would otherwise round convolutions' inputs to ten bits."""
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield
 
 
 @pytest.fixture(scope="module")

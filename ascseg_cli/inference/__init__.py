@@ -1,1 +1,1 @@
-"""."""
+"""From weights and pictures to masks: the engine, the pipeline over many images, the Python API."""

@@ -73,6 +73,8 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata, *, 
         {name: np.ascontiguousarray(tensor, dtype="<f4") for name, tensor in sorted(tensors.items())},
         metadata={KEY: metadata.to_json()},
     )
+    if len(content) > MOST_BYTES:
+        raise WeightsError(f"the weights take {len(content):,} bytes; a weights file has at most {MOST_BYTES:,}")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists", "give another --output, or --overwrite")
     try:
@@ -101,7 +103,7 @@ def check_shapes(got: Mapping[str, Shape], channels: tuple[int, int, int, int], 
     wrong = [name for name in wanted if name in got and tuple(got[name]) != wanted[name]]
     if missing or extra:
         words = [
-            f"{len(names)} {kind} ({names[0]}, …)"
+            f"{len(names)} {kind} ({names[0][:80]}, …)"
             for kind, names in (("missing", missing), ("unknown", extra))
             if names
         ]
@@ -175,14 +177,14 @@ def _shapes(header: dict[str, Any], size: int, path: Path) -> dict[str, Shape]:
             if len(shape) > 8 or any(type(s) is not int or not 0 <= s < 2**40 for s in (*shape, first, last)):
                 raise ValueError(f"{name[:80]} has a shape or place that is no count")
             if entry["dtype"] != "F32":
-                raise ValueError(f"{name} is {entry['dtype']}; weights are F32")
+                raise ValueError(f"{name[:80]} is {str(entry['dtype'])[:20]}; weights are F32")
             if first != end or last - first != 4 * math.prod(shape):
-                raise ValueError(f"{name} lies at {first}..{last}, which its shape {shape} contradicts")
+                raise ValueError(f"{name[:80]} lies at {first}..{last}, which its shape {shape} contradicts")
             shapes[name], end = shape, last
         if end != size:
             raise ValueError(f"{size:,} bytes of tensors, {end:,} expected; truncated or padded")
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: its safetensors header is damaged ({error})") from error
+        raise WeightsError(f"{path}: its safetensors header is damaged ({str(error)[:200]})") from error
     return shapes
 
 

@@ -108,10 +108,10 @@ class Metadata(_Part):
             where = ".".join(str(part) for part in first["loc"]) or "text"
             if where == "format":
                 raise WeightsError(
-                    f"the metadata's format is {first['input']!r}; this release reads format {FORMAT}",
+                    f"the metadata's format is {str(first['input'])[:40]}; this release reads format {FORMAT}",
                     "upgrade ascseg",
                 ) from error
-            raise WeightsError(f"the metadata is not of format {FORMAT}: {where}: {first['msg']}") from error
+            raise WeightsError(f"the metadata is not of format {FORMAT}: {where[:80]}: {first['msg'][:200]}") from error
 
     def to_json(self) -> str:
         """One line of JSON, the same text for the same content."""

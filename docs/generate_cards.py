@@ -59,9 +59,9 @@ def scores_table(manifest: Manifest) -> str:
     words = [
         f"Measured on the part named in the table: {protocol}." if (protocol := next(iter(protocols), "")) else "",
         MEANING,
-        "The validation images were never trained on, but the threshold was chosen on them: expect a little less on "
-        "new images of the same source. Scores in the literature are often pooled differently, or taken on splits "
-        "that share images between training and test; don't compare across protocols.",
+        "The validation images were never trained on, but the threshold was chosen on them: expect a little less "
+        "on new images of the same source. Scores in the literature are often pooled differently, or taken on "
+        "splits that share images between training and test; don't compare across protocols.",
     ]
     return "\n".join([*lines, "", *filter(None, words)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -12,8 +13,8 @@ from ascseg_cli.cli import doctor, predict, weights
 app = typer.Typer(
     name="ascseg",
     help="Segment folders of medical images: skin lesions, polyps, breast tumours.\n\n"
-    "For research; not a medical device.\n\n"
-    "Example:  ascseg predict examples/polyps --dataset kvasir",
+    "For research; not a medical device.",
+    epilog="Example:  ascseg predict examples/polyps --dataset kvasir",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,3 +40,16 @@ def _root(
 app.command("predict")(predict.predict)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
+
+
+def _put_examples_last(tree: typer.Typer) -> None:
+    """Move the example of each docstring behind the options, where a reader of help ends."""
+    for command in tree.registered_commands:
+        prose, mark, example = (inspect.getdoc(command.callback) or "").partition("Example:")
+        command.help, command.epilog = prose.strip(), mark + example
+    for group in tree.registered_groups:
+        if group.typer_instance:
+            _put_examples_last(group.typer_instance)
+
+
+_put_examples_last(app)

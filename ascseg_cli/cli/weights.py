@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from ascseg_cli.weights.manifest import Entry
 
 app = typer.Typer(
-    help="List, fetch, import and verify weights.\n\nExample:  ascseg weights list",
+    help="List, fetch, import and verify weights.",
+    epilog="Example:  ascseg weights list",
     no_args_is_help=True,
 )
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="kvasir-tiny, or a data set's name.")]

@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from ascseg_cli.cli import weights
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -27,7 +29,9 @@ def load_generator() -> ModuleType:
 
 GENERATOR = load_generator()
 COMMANDS = {command.title: command for command in GENERATOR.commands()}
-EXAMPLES = [example for command in COMMANDS.values() for example in GENERATOR.examples(command.help)]
+EXAMPLES = {title: GENERATOR.examples(command.help) for title, command in COMMANDS.items()}
+EXAMPLES["ascseg"] = GENERATOR.examples(GENERATOR.app.info.epilog)
+EXAMPLES["ascseg weights"] = GENERATOR.examples(weights.app.info.epilog)
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +43,17 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("title", COMMANDS)
-def test_every_help_ends_in_an_example(title: str) -> None:
-    text = COMMANDS[title].help.rstrip()
-    found = GENERATOR.examples(text)
-    assert found
-    assert text.endswith(found[-1])
-    assert all(title in example for example in found)
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_every_help_ends_in_its_example(title: str) -> None:
+    arguments = [sys.executable, "-m", "ascseg_cli", *title.split()[1:], "--help"]
+    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
+    run = subprocess.run(arguments, capture_output=True, text=True, encoding="utf-8", cwd=ROOT, env=environment)
+    assert EXAMPLES[title]
+    assert run.stdout.rstrip().endswith(f"Example:  {EXAMPLES[title][-1]}")
+    assert EXAMPLES[title][-1].startswith(title)
 
 
-@pytest.mark.parametrize("example", [*EXAMPLES, *GENERATOR.examples(GENERATOR.app.info.help)])
+@pytest.mark.parametrize("example", sorted({example for found in EXAMPLES.values() for example in found}))
 def test_every_example_runs(example: str, copy: Path, tmp_path: Path) -> None:
     """Offline, with an empty cache, in a copy of the checkout, by a shell."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ASCSEG_HOME": str(tmp_path), "ASCSEG_OFFLINE": "1"}

@@ -26,7 +26,7 @@ def check(folder: Path, mode: str) -> None:
             return
         if not folder.is_dir():
             raise UsageError(f"{folder} is a file; --output must be a folder")
-        present = [path.name for path in folder.iterdir() if not path.match(TEMPORARY.format("*"))]
+        present = [path.name for path in folder.iterdir() if not _is_remainder(path)]
     if not present or mode == "overwrite":
         return
     ours = journal.NAME in present or RUN in present
@@ -44,8 +44,13 @@ def check(folder: Path, mode: str) -> None:
         )
 
 
+def _is_remainder(path: Path) -> bool:
+    """What a run leaves that ended before its first image."""
+    return path.match(TEMPORARY.format("*")) or (path.name == journal.NAME and path.stat().st_size == 0)
+
+
 def clear(outputs: OutputFolder) -> None:
-    """Remove what earlier runs wrote: the outputs their journal names, their records, folders left empty.
+    """Remove what earlier runs wrote, but for the journal: the outputs it names, the records, folders left empty.
 
     Raises OutputError.
     """
@@ -55,10 +60,9 @@ def clear(outputs: OutputFolder) -> None:
             with as_output_error(place):
                 place.unlink(missing_ok=True)
             folders |= set(place.parents) - set(outputs.root.parents) - {outputs.root}
-    for name in (RESULTS, RUN, journal.NAME):
+    for name in (RESULTS, RUN):
         with as_output_error(outputs.root / name):
             (outputs.root / name).unlink(missing_ok=True)
-    outputs.remove_leftovers()
     for folder in sorted(folders, key=lambda path: -len(path.parts)):
         with contextlib.suppress(OSError):
             folder.rmdir()

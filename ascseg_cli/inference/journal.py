@@ -2,7 +2,8 @@
 
 One line of JSON an image, appended after its outputs are in their places, so an image without a line isn't done.
 The last line of an image counts; a line that a kill tore is cut off when the next run opens the file.
-Only names and places are kept in memory.
+Only names and places are kept in memory. While a run has the file open, no other can: the system lets go of the
+lock when a process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
+from ascseg_cli.errors import OutputError
 from ascseg_cli.inference.outputs import as_output_error, json_bytes
 
 NAME = "journal.jsonl"
@@ -32,10 +35,11 @@ class Journal:
         self._writer: FileIO | None = None
 
     def open(self) -> None:
-        """Read what is there and make ready to append. Raises OutputError."""
+        """Read what is there and make ready to append. Raises OutputError, also where another run has it open."""
         with as_output_error(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = FileIO(self.path, "a")
+            self._lock_out_others()
             self._reader = open(self.path, "rb")
             whole = 0
             for line in self._reader:
@@ -45,6 +49,13 @@ class Journal:
                 if line.endswith(b"\n"):
                     whole += len(line)
             self._writer.truncate(whole)
+
+    def forget(self) -> None:
+        """Begin anew with an empty journal. Raises OutputError."""
+        with as_output_error(self.path):
+            assert self._writer is not None
+            self._writer.truncate(0)
+            self._places.clear()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -72,6 +83,32 @@ class Journal:
             assert self._writer is not None
             if self._writer.write(line) != len(line):  # unbuffered: a full disk takes only a part
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _lock_out_others(self) -> None:
+        assert self._writer is not None
+        try:
+            _lock(self._writer.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                return  # a file system without locks
+            self.close()
+            raise OutputError(
+                f"another run is writing into {self.path.parent}", "wait for its end, or give another --output"
+            ) from error
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file for this process, or raise OSError at once."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        # Windows also keeps others from reading what is locked: one byte far behind the end harms no one.
+        os.lseek(descriptor, 1 << 40, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def records(folder: Path) -> Iterator[dict[str, Any]]:

@@ -6,10 +6,7 @@ wanted now is on disk, decodes, and has the image's size. A failed image is alwa
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import stat
 import threading
 from collections import Counter
 from pathlib import Path
@@ -95,18 +92,3 @@ def _is_whole_geojson(content: bytes, size: tuple[int, int]) -> bool:
         return (image["width"], image["height"]) == size
     except (ValueError, KeyError, TypeError):
         return False
-
-
-def file_sha256(path: Path, most: int) -> str:
-    """SHA-256 of a regular file of at most `most` bytes; "" for anything else, which reading will refuse."""
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-            return ""
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
-    except (OSError, ValueError):
-        return ""

@@ -87,14 +87,10 @@ class Run:
     def __call__(self) -> Summary:
         """Do it. Raises UsageError or OutputError before the first image; later trouble is in the rows."""
         claim.check(self._outputs.root, self._mode)
-        if self._mode == "overwrite":
-            claim.clear(self._outputs)
-        before = run_record.read(self._outputs.root) if self._mode == "resume" else None
-        self._record.begin(before)
         journal = Journal(self._outputs.root)
         journal.open()
         try:
-            earlier = self._earlier(journal, before) if self._mode == "resume" else None
+            earlier = self._begin(journal)
             # OpenCV's own threads would compete with ours and with the network's.
             threads_before = cv2.getNumThreads()
             cv2.setNumThreads(1)
@@ -106,8 +102,18 @@ class Run:
             journal.close()
         return self._summary
 
-    def _earlier(self, journal: Journal, before: dict[str, Any] | None) -> Earlier:
+    def _begin(self, journal: Journal) -> Earlier | None:
+        """Make the folder ready and write run.json; what stands of earlier runs, under --resume."""
         self._outputs.remove_leftovers()
+        if self._mode == "overwrite":
+            claim.clear(self._outputs)
+            journal.forget()
+        before = run_record.read(self._outputs.root) if self._mode == "resume" else None
+        earlier = self._earlier(journal, before) if self._mode == "resume" else None
+        self._record.begin(before)
+        return earlier
+
+    def _earlier(self, journal: Journal, before: dict[str, Any] | None) -> Earlier:
         changes = self._record.changes_since(before) if before else []
         if changes and len(journal):
             self._warn(f"the earlier run was made otherwise ({', '.join(changes)}); its images are done again")

@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from ascseg_cli.data.decode import MAX_PIXELS
 from ascseg_cli.errors import UsageError
 from ascseg_cli.inference.postprocess import Cleaning
 
-MAX_PIXELS = 178_956_970
 KINDS = ("masks", "overlays", "probabilities", "polygons")
 RESULTS = 1  # raised when a release gives other pictures for the same settings
 

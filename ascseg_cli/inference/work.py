@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import numpy as np
 from ascseg_cli.data.decode import read_pixels
 from ascseg_cli.data.discover import Item
 from ascseg_cli.data.preprocess import resize_probability
+from ascseg_cli.data.source import file_bytes
 from ascseg_cli.errors import AscsegError
 from ascseg_cli.inference import overlay, polygons
 from ascseg_cli.inference.engine import Engine
@@ -25,7 +27,7 @@ from ascseg_cli.inference.outputs import (
 )
 from ascseg_cli.inference.postprocess import binarise, measure
 from ascseg_cli.inference.results import Result
-from ascseg_cli.inference.resume import Earlier, file_sha256
+from ascseg_cli.inference.resume import Earlier
 from ascseg_cli.inference.settings import Settings
 from ascseg_cli.inference.tta import prepared
 
@@ -74,11 +76,15 @@ class Work:
     def load(self, number: int, item: Item) -> Loaded | Result:
         """Image `number` of the run, ready for the network; its result where there is nothing left to do."""
         started = time.perf_counter()
-        sha256 = file_sha256(item.path, most=8 * self._settings.max_pixels + (64 << 20))
+        most = self._settings.max_pixels
         try:
+            content = file_bytes(item.path, most)
+            sha256 = hashlib.sha256(content).hexdigest()
             if self._earlier and (result := self._earlier.result(item, sha256)):
                 return result
-            pixels = read_pixels(item.path, max_pixels=self._settings.max_pixels)
+            # Some DICOM files are known by their suffix alone; all else is read once: hash and pixels agree.
+            by_name = item.path.suffix.lower() == ".dcm"
+            pixels = read_pixels(item.path if by_name else content, max_pixels=most)
             if self._watch:
                 self._watch(number, pixels)
             network_input = prepared(pixels, self._metadata)

@@ -316,6 +316,25 @@ def test_a_forged_journal_removes_nothing_outside(
     assert (runner.root / "precious.png").exists()
 
 
+def test_two_runs_never_write_into_one_folder(runner: Runner, engine, found: Callable[[int], Found]) -> None:
+    images = found(3)
+    other = Runner(engine, runner.root)
+    refused: list[str] = []
+
+    def begin_another(_: np.ndarray) -> np.ndarray:
+        for mode in ("resume", "overwrite"):
+            with pytest.raises(OutputError, match="another run is writing"):
+                other(images, mode=mode)
+            refused.append(mode)
+        return np.full((1, 48, 64), 0.5, np.float32)
+
+    engine.probabilities = begin_another
+    assert runner(images).counts == {"ok": 3}
+    assert refused == ["resume", "overwrite"] * 3
+    del engine.probabilities
+    assert other(images, mode="resume").resumed == 3
+
+
 def test_a_full_disk_ends_the_run_and_says_what_was_not_reached(
     runner: Runner, found: Callable[[int], Found], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,9 +376,10 @@ def test_a_bug_in_one_image_does_not_lose_the_others(
     runner: Runner, found: Callable[[int], Found], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, real = found(3), work.read_pixels
+    first = images.items[0].path.read_bytes()
 
-    def broken(path: Path, **options: Any) -> np.ndarray:
-        return 1 / 0 if path.name == "000.png" else real(path, **options)  # type: ignore[return-value]
+    def broken(content: bytes, **options: Any) -> np.ndarray:
+        return 1 / 0 if content == first else real(content, **options)  # type: ignore[return-value]
 
     monkeypatch.setattr(work, "read_pixels", broken)
     with pytest.raises(ZeroDivisionError):

@@ -1,0 +1,42 @@
+"""A run in a process of its own, to be killed: `python killed_run.py PHOTOS OUTPUT`. No torch: it starts fast."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ascseg_cli.data.discover import discover
+from ascseg_cli.inference.outputs import OutputFolder
+from ascseg_cli.inference.run import Run
+from ascseg_cli.inference.settings import KINDS, Settings
+
+spec = importlib.util.spec_from_file_location("stand_in", Path(__file__).with_name("conftest.py"))
+assert spec is not None
+assert spec.loader is not None
+stand_in = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stand_in)
+
+
+class SlowEngine(stand_in.GreenEngine):
+    """Takes a few milliseconds, so that kills hit every stage."""
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        time.sleep(0.004)
+        return super().probabilities(images)
+
+
+def main() -> None:
+    photos, output = map(Path, sys.argv[1:])
+    run = Run(
+        discover([photos], output=output), SlowEngine(), Settings(threshold=0.5, save=KINDS), OutputFolder(output),
+        mode="resume", threads=2, arguments=[], on_result=lambda _: None, warn=print,
+    )  # fmt: skip
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -35,7 +35,7 @@ class RunProgress:
     def __enter__(self) -> RunProgress:
         if not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._live = _live_line()
-            self._task = self._live.add_task("", total=self._total, failed="")
+            self._task = self._live.add_task("", total=self._total, failed="", note="")
             self._live.start()
         return self
 
@@ -49,6 +49,13 @@ class RunProgress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def stopping(self) -> None:
+        """Say that the run is being ended; safe in a signal handler, since nothing here goes through a buffer."""
+        if self._live is not None:
+            self._live.update(self._task, note="ending; Ctrl-C again: at once")
+        elif not self._quiet:
+            os.write(2, b"note: finishing the images in flight; another signal stops at once\n")
 
     @property
     def seconds(self) -> float:
@@ -95,23 +102,28 @@ def _live_line() -> Any:
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.3g} images/s" if task.speed else "")
+            return Text(f"{task.speed:.3g} images/s" if task.speed and not task.fields["note"] else "")
 
     class Left(ProgressColumn):
         def render(self, task: Task) -> Text:
-            known = task.time_remaining is not None and not task.finished
+            known = task.time_remaining is not None and not task.finished and not task.fields["note"]
             return Text(f"{duration(task.time_remaining or 0)} left" if known else "")
 
     class Failed(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(task.fields["failed"], style="red")
 
+    class Note(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["note"])
+
     return Progress(
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         Failed(),
         Speed(),
         Left(),
+        Note(),
         console=Console(stderr=True, highlight=False),
         refresh_per_second=5,
         transient=True,

@@ -39,11 +39,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Missing:
-    """An argument, or a folder inside one, that gave nothing: one failed row with a reason."""
+    """An argument, or a folder inside one, that gave nothing: one failed row with a reason.
+
+    before  how many items come before it in the order of the arguments
+    """
 
     name: str
     reason: str
     hint: str = ""
+    before: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def discover(inputs: Sequence[str | Path], *, output: Path, listed: Sequence[str
         Item(path, printable(name), stem) for (path, name), stem in zip(search.files, stems, strict=True)
     )
     tree = search.tree
-    search.missing += [Missing(printable(name), reason) for name, reason in tree.unreadable]
+    search.missing += [Missing(printable(name), reason, "", len(items)) for name, reason in tree.unreadable]
     earlier = tuple(printable(folder) for folder in tree.earlier_outputs)
     return Found(items, tuple(search.missing), tree.ignored, tree.hidden, earlier)
 
@@ -152,7 +156,7 @@ class _Search:
         return self._parents[folder]
 
     def _lack(self, name: str, reason: str, hint: str = "") -> None:
-        self.missing.append(Missing(printable(name), reason, hint))
+        self.missing.append(Missing(printable(name), reason, hint, len(self.files)))
 
     def _refuse_within_output(self, argument: str, real: str) -> None:
         real, output = os.path.normcase(real), os.path.normcase(self._output)

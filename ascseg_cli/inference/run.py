@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 
-from ascseg_cli.data.discover import Found
+from ascseg_cli.data.discover import Found, Missing
 from ascseg_cli.inference import claim, run_record
 from ascseg_cli.inference.engine import Engine
 from ascseg_cli.inference.journal import Journal
@@ -144,9 +144,15 @@ class Run:
             raise work.bug
 
     def _results(self, pipeline: Pipeline, work: Work) -> Iterator[Result]:
-        """One result for each input: what wasn't found, what was done, what the run didn't come to."""
-        for missing in self._found.missing:
-            yield Result(missing.name, "failed", "; ".join(filter(None, (missing.reason, missing.hint))))
+        """One result for each input, in order: what wasn't found, was done, or wasn't come to."""
+        missing = deque(sorted(self._found.missing, key=lambda lack: lack.before))
+        for done, result in enumerate(self._done_and_skipped(pipeline, work)):
+            while missing and missing[0].before <= done:
+                yield _not_found(missing.popleft())
+            yield result
+        yield from map(_not_found, missing)
+
+    def _done_and_skipped(self, pipeline: Pipeline, work: Work) -> Iterator[Result]:
         done = 0
         for result in pipeline.run(self._found.items):
             done += 1
@@ -158,3 +164,7 @@ class Run:
     def _say(self, text: str | None) -> None:
         if text:
             self._warn(text)
+
+
+def _not_found(missing: Missing) -> Result:
+    return Result(missing.name, "failed", "; ".join(filter(None, (missing.reason, missing.hint))))

@@ -106,11 +106,24 @@ def test_bad_files_are_rows_and_the_rest_goes_on(runner: Runner, found: Callable
     bad = Item(good.items[0].path.parent / "bad.png", "bad.png", "bad")
     gone = Item(good.items[0].path.parent / "gone.png", "gone.png", "gone")
     everything = replace(
-        good, items=(bad, *good.items, gone), missing=(Missing("nowhere", "no such file or folder"),)
+        good,
+        items=(bad, *good.items, gone),
+        missing=(Missing("nowhere", "no such file or folder", before=3), Missing("late", "gone", before=5)),
     )
     summary = runner(everything)
-    assert summary.counts == {"failed": 3, "ok": 2, "empty": 1}
-    assert [row["status"] for row in runner.rows()] == ["failed", "failed", "ok", "empty", "ok", "failed"]
+    assert summary.counts == {"failed": 4, "ok": 2, "empty": 1}
+    assert [row["image"] for row in runner.rows()] == [
+        "bad.png", "000.png", "001.png", "nowhere", "002.png", "gone.png", "late",
+    ]  # fmt: skip
+    assert [row["status"] for row in runner.rows()] == [
+        "failed",
+        "ok",
+        "empty",
+        "failed",
+        "ok",
+        "failed",
+        "failed",
+    ]
     assert all(row["reason"] for row in runner.rows() if row["status"] == "failed")
     assert not any("bad" in name or "gone" in name for name in runner.pictures())
 

@@ -17,10 +17,9 @@ from ascseg_cli.network.metadata import Preprocessing
 from ascseg_cli.network.variants import VARIANTS
 from ascseg_cli.training.augment import Augmenter
 from ascseg_cli.training.averaging import AveragedWeights, recompute_statistics
-from ascseg_cli.training.batch_norm import SplitBatchNorm2d
 from ascseg_cli.training.images import Images
-from ascseg_cli.training.settings import Settings
-from ascseg_cli.training.step import TrainingStep
+from ascseg_cli.training.settings import Settings, Stage
+from ascseg_cli.training.step import Optimiser, TrainingStep
 
 _LOWEST_RATE = 0.01  # of the largest, at the end of the cosine
 
@@ -44,11 +43,12 @@ class Check:
 
 
 class Clock:
-    """How much of a run is done, by steps or by the clock, and how long it has taken."""
+    """How much of a run is done, by steps or by the clock; how long it has taken, how many images it has drawn."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.started = time.monotonic()
+        self.images = 0  # drawn so far
 
     def seconds(self) -> float:
         return time.monotonic() - self.started
@@ -61,37 +61,43 @@ class Clock:
 
 
 class Batches:
-    """Endless augmented batches: every epoch in a new order, an incomplete last batch dropped."""
+    """Endless augmented batches at one size: every epoch in a new order, an incomplete last batch dropped.
 
-    def __init__(self, images: Images, settings: Settings, rule: Preprocessing, device: torch.device) -> None:
-        if len(images.pixels) < settings.batch:
+    images are kept a little larger than the batches (settings.drawn_size to settings.size), shrunk with antialias
+    where the batches are smaller still.
+    """
+
+    def __init__(
+        self, images: Images, stage: Stage, settings: Settings, rule: Preprocessing, device: torch.device
+    ):
+        if len(images.pixels) < stage.batch:
             raise DataError(
-                f"{len(images.pixels)} training images, a batch holds {settings.batch}",
+                f"{len(images.pixels)} training images, a batch holds {stage.batch}",
                 "lower the batch size (two or more), or add images",
             )
-        self.pixels = torch.from_numpy(images.pixels).to(device)
-        self.masks = torch.from_numpy(images.masks).to(device)
-        self.settings, self.device = settings, device
+        side = round(settings.drawn_size * stage.size / settings.size)
+        self.pixels = _shrink(torch.from_numpy(images.pixels).to(device), side)
+        masks = torch.from_numpy(images.masks).to(device, torch.uint8)[:, None] * 255
+        self.masks = _shrink(masks, side)[:, 0] >= 128
+        self.stage, self.device, self.seed = stage, device, settings.seed + stage.number
         self.mean, self.std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (rule.mean, rule.std))
-        self.augment = Augmenter(settings.augmentation, settings.size, device, settings.seed)
+        self.augment = Augmenter(settings.augmentation, stage.size, device, self.seed)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.Generator().manual_seed(self.settings.seed)
+        order = torch.Generator().manual_seed(self.seed)
         while True:
             shuffled = torch.randperm(len(self.pixels), generator=order).to(self.device)
-            for chosen in shuffled.split(self.settings.batch):
-                if len(chosen) == self.settings.batch:
+            for chosen in shuffled.split(self.stage.batch):
+                if len(chosen) == self.stage.batch:
                     images, masks = self.augment(self.pixels[chosen], self.masks[chosen])
                     yield (images - self.mean) / self.std, masks
 
     def unchanged(self) -> Iterator[Tensor]:
         """Every image once, not augmented, as the finished weights will see such images."""
-        size = [self.settings.size] * 2
         shuffled = torch.randperm(len(self.pixels), generator=torch.Generator().manual_seed(0)).to(self.device)
-        for chosen in shuffled.split(self.settings.batch):
-            if len(chosen) == self.settings.batch:
-                pixels = self.pixels[chosen].float() / 255
-                yield (F.interpolate(pixels, size, mode="bilinear", antialias=True) - self.mean) / self.std
+        for chosen in shuffled.split(self.stage.batch):
+            if len(chosen) == self.stage.batch:
+                yield (_shrink(self.pixels[chosen], self.stage.size) / 255 - self.mean) / self.std
 
 
 def fit(
@@ -107,25 +113,27 @@ def fit(
     Raises DataError where a batch can't be filled, or where the loss is no longer finite.
     """
     torch.manual_seed(settings.seed)
-    model = ASCSeg(VARIANTS[settings.variant]).to(device)
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # every batch has the same shape
-        SplitBatchNorm2d.replace_in(model)
-    batches = Batches(images, settings, rule, device)
+        torch.backends.cudnn.benchmark = True  # few shapes, many batches
+    model = ASCSeg(VARIANTS[settings.variant]).to(device)
     averaged = AveragedWeights(model, settings.averaging)
-    train_step = TrainingStep(model, settings, device)
-    clock, checked = Clock(settings), 0
-    for step, (pictures, targets) in enumerate(batches):
-        done = clock.progress(step)
-        if done >= 1:
-            break
-        train_step(pictures, targets, rate_at(done, settings))
-        averaged.update(step)
-        if done * settings.checks >= checked + 1:
-            checked += 1
-            on_check(_check(train_step, step + 1, clock, settings, len(images.pixels)), averaged.model)
+    optimiser, clock, step, checked = Optimiser(model, settings), Clock(settings), 0, 0
+    for stage in settings.stages():
+        batches = Batches(images, stage, settings, rule, device)
+        train_step = TrainingStep(model, optimiser, stage)
+        for pictures, targets in batches:
+            done = clock.progress(step)
+            if done >= stage.end:
+                break
+            train_step(pictures, targets, rate_at(done, settings))
+            averaged.update(step)
+            step += 1
+            clock.images += stage.batch
+            if done * settings.checks >= checked + 1:
+                checked += 1
+                on_check(_check(train_step, step, clock, len(images.pixels)), averaged.model)
     recompute_statistics(averaged.model, batches.unchanged())
-    on_check(_check(train_step, step, clock, settings, len(images.pixels)), averaged.model)
+    on_check(_check(train_step, step, clock, len(images.pixels)), averaged.model)
     return averaged.model
 
 
@@ -137,9 +145,19 @@ def rate_at(progress: float, settings: Settings) -> float:
     return settings.rate * (_LOWEST_RATE + (1 - _LOWEST_RATE) * wave)
 
 
-def _check(train_step: TrainingStep, step: int, clock: Clock, settings: Settings, images: int) -> Check:
-    loss, norm, drawn = float(train_step.loss), float(train_step.norm), step * settings.batch
+def _shrink(pixels: Tensor, side: int) -> Tensor:
+    """(n, c, s, s) uint8 -> (n, c, side, side) uint8, antialiased, in pieces to save memory."""
+    if pixels.shape[-1] == side:
+        return pixels
+    pieces = (
+        F.interpolate(piece.float(), [side, side], mode="bilinear", antialias=True) for piece in pixels.split(64)
+    )
+    return torch.cat([piece.round().clamp(0, 255).to(torch.uint8) for piece in pieces])
+
+
+def _check(train_step: TrainingStep, step: int, clock: Clock, images: int) -> Check:
+    loss, norm = float(train_step.loss), float(train_step.norm)
     if not math.isfinite(loss):
         raise DataError(f"the loss is {loss} at step {step}", "lower the learning rate")
     seconds = clock.seconds()
-    return Check(step, drawn / images, seconds, loss, norm, drawn / seconds)
+    return Check(step, clock.images / images, seconds, loss, norm, clock.images / seconds)

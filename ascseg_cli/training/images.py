@@ -39,19 +39,20 @@ def load(pairs: Sequence[Pair], size: int) -> Images:
         raise DataError("this part of the data set holds no image")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         loaded = list(pool.map(lambda pair: _load(pair, size), pairs))
-    pixels, masks, features = (list(column) for column in zip(*loaded))
-    return Images(np.stack(pixels), np.stack(masks), list(features))
+    pixels, masks = np.stack([p for p, _, _ in loaded]), np.stack([m for _, m, _ in loaded])
+    return Images(pixels, masks, [features for _, _, features in loaded])
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (h, w, 3) uint8 and mask (h, w) bool, the union of the pair's masks. Raises DataError."""
     pixels = _read(read_pixels, pair.image)
-    mask = np.zeros(pixels.shape[:2], bool)
+    rows, columns = pixels.shape[0], pixels.shape[1]
+    mask = np.zeros((rows, columns), bool)
     for path in pair.masks:
         one = _read(read_mask, path)
         if one.shape != mask.shape:
-            h, w = one.shape
-            raise DataError(f"{path} is {w}×{h} px, its image {pair.image.name} {mask.shape[1]}×{mask.shape[0]}")
+            size = f"{one.shape[1]}×{one.shape[0]}"
+            raise DataError(f"{path} is {size} px, its image {pair.image.name} {columns}×{rows}")
         mask |= one
     return pixels, mask
 

@@ -29,6 +29,15 @@ class Augmentation(_Settings):
     noise: float = Field(default=0.02, ge=0, le=1, description="standard deviation, of full scale")
 
 
+class Stage(_Settings):
+    """A share of a run in which all batches have one shape; it ends where `end` of the run is done."""
+
+    number: int
+    end: float
+    size: int
+    batch: int
+
+
 class Settings(_Settings):
     """One training run; its length is either `steps` or `minutes`, which ends by the clock."""
 
@@ -40,6 +49,9 @@ class Settings(_Settings):
     steps: int | None = Field(default=None, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     batch: int = Field(default=16, ge=2)
+    early_share: float = Field(default=0, ge=0, lt=1, description="share of the run trained at early_size first")
+    early_size: int = Field(default=128, ge=16, multiple_of=16, description="a smaller input: cheaper steps, px")
+    early_batch: int = Field(default=16, ge=2)
     rate: float = Field(default=3e-3, gt=0, description="largest learning rate")
     warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the run over which the rate rises")
     decay: float = Field(default=1e-2, ge=0, description="AdamW's weight decay; none on biases, norms and A")
@@ -50,6 +62,12 @@ class Settings(_Settings):
     seed: int = 0
     checks: int = Field(default=8, ge=1, description="validations, the last one at the end")
     augmentation: Augmentation = Augmentation()
+
+    def stages(self) -> list[Stage]:
+        """The stages of the run, in order."""
+        late = Stage(number=1, end=1, size=self.size, batch=self.batch)
+        early = Stage(number=0, end=self.early_share, size=self.early_size, batch=self.early_batch)
+        return [early, late] if self.early_share else [late]
 
     @model_validator(mode="after")
     def _one_length(self) -> Settings:

@@ -9,35 +9,60 @@ import torch
 from torch import Tensor, nn
 
 from ascseg_cli.network.loss import deep_supervision_loss
-from ascseg_cli.training.settings import Settings
+from ascseg_cli.training.settings import Settings, Stage
 
 _EAGER_STEPS = 8  # before recording: kernels are compiled and tuned, the optimiser's state is made
 
 
+class Optimiser:
+    """AdamW with clipped gradients and a learning rate that a recorded graph can read.
+
+    No weight decay on vectors and on A_log: it would pull norms, biases and A's time scales to zero.
+    """
+
+    def __init__(self, model: nn.Module, settings: Settings) -> None:
+        self.parameters = list(model.parameters())
+        self.clip = settings.clip
+        cuda = self.parameters[0].is_cuda
+        self.rate = torch.zeros((), device=self.parameters[0].device)
+        plain: list[nn.Parameter] = []
+        decayed: list[nn.Parameter] = []
+        for name, parameter in model.named_parameters():
+            (plain if parameter.dim() < 2 or name.endswith("A_log") else decayed).append(parameter)
+        groups = [{"params": decayed, "weight_decay": settings.decay}, {"params": plain, "weight_decay": 0.0}]
+        self._adamw = torch.optim.AdamW(groups, lr=self.rate, capturable=cuda, fused=cuda or None, foreach=False)
+
+    def zero(self) -> None:
+        self._adamw.zero_grad(set_to_none=True)
+
+    def step(self) -> Tensor:
+        """Clip, move the weights, and return the gradients' norm before clipping."""
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self._adamw.step()
+        return norm
+
+
 class TrainingStep:
-    """Trains `model` by one batch a call; the batch's shape must stay the same.
+    """Trains `model` by one batch a call, all of one stage's shape.
 
     loss and norm are tensors that hold the last step's loss and gradient norm (before clipping).
     """
 
-    def __init__(self, model: nn.Module, settings: Settings, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, optimiser: Optimiser, stage: Stage) -> None:
         self.model = model.train()
-        self.parameters = list(model.parameters())
-        self.clip = settings.clip
-        self.rate = torch.zeros((), device=device)
-        self.optimiser = _optimiser(model, settings, self.rate)
+        self.optimiser = optimiser
+        device = optimiser.rate.device
         self.loss = self.norm = torch.zeros((), device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._done = 0
-        b, s = settings.batch, settings.size
-        self._images = torch.zeros(b, 3, s, s, device=device)
-        self._targets = torch.zeros(b, 1, s, s, device=device)
+        self._images = torch.zeros(stage.batch, 3, stage.size, stage.size, device=device)
+        self._targets = torch.zeros(stage.batch, 1, stage.size, stage.size, device=device)
 
     def __call__(self, images: Tensor, targets: Tensor, rate: float) -> None:
         """images (b, 3, s, s) float32, normalised; targets (b, 1, s, s) float32; rate the learning rate."""
         self._images.copy_(images)
         self._targets.copy_(targets)
-        self.rate.fill_(rate)
+        self.optimiser.rate.fill_(rate)
         if self._graph is None and self._done >= _EAGER_STEPS and images.is_cuda:
             self._record()
         if self._graph is None:
@@ -47,30 +72,16 @@ class TrainingStep:
         self._done += 1
 
     def _run(self) -> None:
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero()
         loss = deep_supervision_loss(self.model(self._images), self._targets)
         loss.backward()
-        self.norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimiser.step()
+        self.norm = self.optimiser.step()
         self.loss = loss.detach()
 
     def _record(self) -> None:
         """Record one step; recording runs nothing, so the weights stay as they are."""
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the GPU meanwhile
             self._run()
         self._graph = graph
-
-
-def _optimiser(model: nn.Module, settings: Settings, rate: Tensor) -> torch.optim.AdamW:
-    """AdamW; weight decay only on matrices and kernels: it would pull norms and A's time scales to zero."""
-    plain: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        (plain if parameter.dim() < 2 or name.endswith("A_log") else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": settings.decay}, {"params": plain, "weight_decay": 0.0}]
-    cuda = rate.is_cuda
-    return torch.optim.AdamW(
-        groups, lr=rate, capturable=cuda, fused=True if cuda else None, foreach=None if cuda else False
-    )

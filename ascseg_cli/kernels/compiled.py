@@ -33,11 +33,17 @@ _setting = threading.Lock()
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
     """`function` as machine code without the interpreter's lock; compiled, or loaded, at its first call."""
     folder = cache_folder()
+    options: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+        "no_cfunc_wrapper": True,
+        "cache": folder is not None,
+    }
     with _setting:  # numba takes the folder from its configuration, here and never again
         before = config.CACHE_DIR
         config.CACHE_DIR = str(folder or before)
         try:
-            return numba.njit(nogil=True, cache=folder is not None)(function)
+            return numba.njit(**options)(function)
         finally:
             config.CACHE_DIR = before
 

@@ -2,7 +2,7 @@
 
 LLVM vectorises loops when it feels like it, and numba's loops over 16 states it mostly doesn't. A `Lanes` value
 is an LLVM vector from the start, so the same kernel is one AVX-512 register, two of AVX2 or four of NEON,
-compiles in half a second and needs no fast-math, which would break NaN. Only code under `@njit` can use this.
+compiles in half a second and needs no fast-math, which would break NaN. Only numba code can use it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import lower_builtin, models, register_model
 
 intrinsic: Any = numba.extending.intrinsic  # whose annotations count the typing context as an argument
-njit: Any = numba.njit
+# a part of a kernel: without the ways in from Python and C, which take longest to compile
+_jit: Any = numba.njit
+part = _jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
 
 WIDTH = 16  # float32 in a Lanes value, unless its name says 8
 

@@ -56,7 +56,7 @@ def test_reference_passes_gradcheck():
 @pytest.mark.parametrize("backend_name", BACKENDS)
 def test_backend_is_as_exact_as_plain_torch(backend_name, device, case):
     with backend.using(backend_name):
-        judge(deform_depthwise, reference.deform_depthwise, case.inputs(device), case.gradient(device))
+        judge(deform_depthwise, reference.deform_depthwise, case, device)
 
 
 @pytest.mark.parametrize("backend_name", BACKENDS)
@@ -130,9 +130,8 @@ def test_a_wrong_gradient_is_noticed():
         y = reference.deform_depthwise(x, offset, weight)
         return y + (y - y.detach()) * 1e-3  # the same value, and a gradient 1.001 times as large
 
-    case = DEFORM_CASES["odd"]
     with pytest.raises(AssertionError, match="grad x"):
-        judge(wrong, reference.deform_depthwise, case.inputs(), case.gradient())
+        judge(wrong, reference.deform_depthwise, DEFORM_CASES["odd"])
 
 
 @pytest.mark.parametrize(

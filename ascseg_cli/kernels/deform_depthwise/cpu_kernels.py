@@ -17,7 +17,7 @@ from ascseg_cli.kernels.lanes import (
     least,
     load,
     load8,
-    njit,
+    part,
     spread,
     spread8,
     spread_whole,
@@ -35,7 +35,7 @@ PIXELS = 64  # a block whose places, 14 KB, stay in the first-level cache
 ROW, COLUMN, LINE = 0, PIXELS, 2 * PIXELS
 
 
-@njit
+@part
 def _coordinates(line, start, w):
     row, column = start // w, start % w
     for i in range(PIXELS):
@@ -46,7 +46,7 @@ def _coordinates(line, start, w):
             row, column = row + 1, 0
 
 
-@njit
+@part
 def _offsets(offset, at, count, line):
     """Sixteen offsets; past the last of them zeros, since memory may end there."""
     if count >= WIDTH:
@@ -57,14 +57,14 @@ def _offsets(offset, at, count, line):
     return load(line, LINE)
 
 
-@njit
+@part
 def _along(t, size, stride, outside):
     """What a whole row or column t adds to the index of a pixel: `outside` where it isn't one of 0 … size - 1."""
     inside = where_less(t, spread(size), where_less(t, spread(0.0), spread(-1.0), t), spread(-1.0))  # NaN: -1
     return where_less(inside, spread(0.0), spread_whole(outside), whole(inside) * stride)
 
 
-@njit
+@part
 def _locate(offset, at, start, count, h, w, line, place, shift):
     """Where the samples of a block of pixels lie; `at` is where the image's offsets begin."""
     _coordinates(line, start, w)
@@ -86,19 +86,19 @@ def _locate(offset, at, start, count, h, w, line, place, shift):
             store(place, (4 * tap + 3) * PIXELS + i, least(below + far, limit))
 
 
-@njit
+@part
 def _share(size, band, bands):
     """The first pixel of a band and that after its last: whole blocks."""
     blocks = (size + PIXELS - 1) // PIXELS
     return blocks * band // bands * PIXELS, min(size, blocks * (band + 1) // bands * PIXELS)
 
 
-@njit
+@part
 def _between(a, b, t):
     return fma(b - a, t, a)
 
 
-@njit
+@part
 def _convolve(x, at_x, weight, lane, lanes, place, shift, i):
     """Eight channels of one pixel of y."""
     y = spread8(0.0)
@@ -112,7 +112,7 @@ def _convolve(x, at_x, weight, lane, lanes, place, shift, i):
     return y
 
 
-@njit
+@part
 def _write_out(out, lanes, y, ys, image, c, start, count):
     for channel in range(c):
         at = image * ys[0] + channel * ys[1]
@@ -139,7 +139,7 @@ def deform(first, last, x, offset, weight, y, ys, c, h, w, bands):
             _write_out(out, lanes, y, ys, image, c, start, count)
 
 
-@njit
+@part
 def _add(target, at, a, b):
     """target += a · b."""
     store(target, at, fma(a, b, load8(target, at)))
@@ -170,7 +170,7 @@ def deform_backward(first, last, x, offset, weight, gy, gx, goffset, gweight, h,
                 gweight[task * 9 * lanes + k] += by_weight[k]
 
 
-@njit
+@part
 def _spread_back(x, weight, gy, gx, by_weight, at_x, at_gy, at_gx, place, shift, tap, i, lanes):
     """One tap of one pixel: adds to gx and by_weight; returns the gradients of its two offsets."""
     at = 4 * tap * PIXELS + i

@@ -14,7 +14,7 @@ import numpy as np
 
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import exp, sigmoid, softplus, without_denormals
-from ascseg_cli.kernels.lanes import WIDTH, fma, load, njit, row_totals, spread, store
+from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, row_totals, spread, store
 
 CHUNK = 64  # tokens, a multiple of WIDTH: a chunk's scratch, 30 KB, stays in the first-level cache
 
@@ -24,7 +24,7 @@ X, RAW, STEP, DRIVE, OUT, GATE, GY, G, BY_DRIVE, BY_STEP = (row * CHUNK for row 
 PRODUCTS, TO_DRIVE, TO_STEP, DECAYS, STATES = (block * CHUNK * WIDTH for block in range(5))
 
 
-@njit
+@part
 def _channel(t, ts, row, start, c, count, line, at):
     """One channel's numbers of a chunk; zeros after its end."""
     source = row * ts[0] + start * ts[1] + c * ts[2]
@@ -34,7 +34,7 @@ def _channel(t, ts, row, start, c, count, line, at):
         line[at + k] = np.float32(0.0)
 
 
-@njit
+@part
 def _vectors(t, ts, row, start, count, n, scratch):
     """The vectors of B or C of a chunk, (tile, token, lane)."""
     source = row * ts[0] + start * ts[1]
@@ -43,7 +43,7 @@ def _vectors(t, ts, row, start, count, n, scratch):
             store(scratch, tile * CHUNK + k * WIDTH, load(t, source + k * ts[1] + tile))
 
 
-@njit
+@part
 def _scatter(scratch, target, at, count, n):
     """`_vectors` the other way round."""
     for k in range(count):
@@ -51,7 +51,7 @@ def _scatter(scratch, target, at, count, n):
             store(target, at + k * n + tile, load(scratch, tile * CHUNK + k * WIDTH))
 
 
-@njit
+@part
 def _steps(line, bias, D):
     """Δ = softplus(delta + bias), Δ x, and D x, the first part of y."""
     for k in range(0, CHUNK, WIDTH):
@@ -61,14 +61,14 @@ def _steps(line, bias, D):
         store(line, OUT + k, x * D)
 
 
-@njit
+@part
 def _sum_up(work, products, line, at):
     """Add each token's sum over a vector to its number."""
     for k in range(0, CHUNK, WIDTH):
         store(line, at + k, load(line, at + k) + row_totals(work, products + k * WIDTH))
 
 
-@njit
+@part
 def _advance(state, a, line, B, C, tile, count, work):
     """Run one vector of states through a chunk and add C · s to y."""
     for k in range(count):
@@ -79,7 +79,7 @@ def _advance(state, a, line, B, C, tile, count, work):
     return state
 
 
-@njit
+@part
 def _gate(line):
     for k in range(0, CHUNK, WIDTH):
         z = load(line, GATE + k)
@@ -117,7 +117,7 @@ def scan(first, last, x, xs, delta, ds, z, zs, gated, A, B, Bs, C, Cs, D, bias, 
                     y[(row * l + start + k) * e + c] = line[OUT + k]
 
 
-@njit
+@part
 def _ungate(line, gated):
     """Turn the gradient of y into that before the gate, and GY into the gate's slope times it."""
     for k in range(0, CHUNK, WIDTH):
@@ -131,7 +131,7 @@ def _ungate(line, gated):
             store(line, GY + k, gy * s * (z * (1.0 - s) + 1.0))
 
 
-@njit
+@part
 def _replay(state, a, line, B, C, tile, count, work):
     """`_advance` again; leaves every decay, and every state from the one before the chunk on."""
     store(work, STATES, state)
@@ -145,10 +145,10 @@ def _replay(state, a, line, B, C, tile, count, work):
     _sum_up(work, PRODUCTS, line, OUT)
 
 
-@njit
+@part
 def _retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):
     """Run the adjoint of one vector of states, the loss's derivative by it, backward through a chunk."""
-    by_A = spread(0.0)
+    by_A, of_eight = spread(0.0), spread(0.0)  # in two levels, as exact as torch's pairwise sum
     for k in range(count - 1, -1, -1):
         at, g = tile * CHUNK + k * WIDTH, spread(line[G + k])
         here = fma(load(C, at), g, adjoint)
@@ -157,7 +157,9 @@ def _retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):
         store(work, TO_DRIVE + k * WIDTH, here * load(B, at))
         adjoint = without_denormals(here * load(work, DECAYS + k * WIDTH))
         by_exponent = adjoint * load(work, STATES + k * WIDTH)
-        by_A = fma(by_exponent, spread(line[STEP + k]), by_A)
+        of_eight = fma(by_exponent, spread(line[STEP + k]), of_eight)
+        if k % 8 == 0:
+            by_A, of_eight = by_A + of_eight, spread(0.0)
         store(work, TO_STEP + k * WIDTH, by_exponent * A)
     _sum_up(work, TO_DRIVE, line, BY_DRIVE)
     _sum_up(work, TO_STEP, line, BY_STEP)
@@ -167,7 +169,7 @@ def _retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):
     return adjoint
 
 
-@njit
+@part
 def _finish(line, bias, D):
     """The chunk's gradients of x, delta and z in place of X, STEP and GY; Δ's is still to be summed in BY_STEP."""
     for k in range(0, CHUNK, WIDTH):
@@ -179,7 +181,7 @@ def _finish(line, bias, D):
         store(line, GY + k, load(line, GY + k) * load(line, OUT + k))
 
 
-@njit
+@part
 def _write_out(line, count, at, stride, gx, gdelta, gz, gD, gbias, at_sum):
     by_D, by_bias = 0.0, 0.0
     for k in range(count):

@@ -1,6 +1,6 @@
 """How the CPU kernels are compiled, kept and run: what both operators share.
 
-numba compiles a kernel at its first call, in about half a second, and keeps the machine code in the user's cache
+numba compiles a kernel at its first call, in about a second, and keeps the machine code in the user's cache
 folder. Threads are Python's own: the kernels hold no lock of the interpreter, and numba's own threads abort the
 process where two Python threads meet in them (layer `workqueue`) or after a fork (layer `omp`).
 """

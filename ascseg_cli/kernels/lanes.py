@@ -2,7 +2,7 @@
 
 LLVM vectorises loops when it feels like it, and numba's loops over 16 states it mostly doesn't. A `Lanes` value
 is an LLVM vector from the start, so the same kernel is one AVX-512 register, two of AVX2 or four of NEON,
-compiles in half a second and needs no fast-math, which would break NaN. Only numba code can use it.
+compiles fast and needs no fast-math, which would break NaN. Only numba code can use it.
 """
 
 from __future__ import annotations

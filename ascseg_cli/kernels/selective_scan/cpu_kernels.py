@@ -35,7 +35,7 @@ def _channel(t, ts, row, start, c, count, line, at):
 
 
 @part
-def _vectors(t, ts, row, start, count, n, scratch):
+def _load_vectors(t, ts, row, start, count, n, scratch):
     """The vectors of B or C of a chunk, (tile, token, lane)."""
     source = row * ts[0] + start * ts[1]
     for k in range(count):
@@ -44,8 +44,8 @@ def _vectors(t, ts, row, start, count, n, scratch):
 
 
 @part
-def _scatter(scratch, target, at, count, n):
-    """`_vectors` the other way round."""
+def _store_vectors(scratch, target, at, count, n):
+    """`_load_vectors` the other way round."""
     for k in range(count):
         for tile in range(0, n, WIDTH):
             store(target, at + k * n + tile, load(scratch, tile * CHUNK + k * WIDTH))
@@ -98,8 +98,8 @@ def scan(first, last, x, xs, delta, ds, z, zs, gated, A, B, Bs, C, Cs, D, bias, 
         for chunk in range(chunks):
             start = chunk * CHUNK
             count = min(CHUNK, l - start)
-            _vectors(B, Bs, row, start, count, n, b_k)
-            _vectors(C, Cs, row, start, count, n, c_k)
+            _load_vectors(B, Bs, row, start, count, n, b_k)
+            _load_vectors(C, Cs, row, start, count, n, c_k)
             for c in range(begin, end):
                 _channel(x, xs, row, start, c, count, line, X)
                 _channel(delta, ds, row, start, c, count, line, RAW)
@@ -209,8 +209,8 @@ def scan_backward(
         for chunk in range(chunks - 1, -1, -1):
             start = chunk * CHUNK
             count = min(CHUNK, l - start)
-            _vectors(B, Bs, row, start, count, n, b_k)
-            _vectors(C, Cs, row, start, count, n, c_k)
+            _load_vectors(B, Bs, row, start, count, n, b_k)
+            _load_vectors(C, Cs, row, start, count, n, c_k)
             gb_k, gc_k = np.zeros(CHUNK * n, np.float32), np.zeros(CHUNK * n, np.float32)
             for c in range(begin, end):
                 for t, ts, at in ((x, xs, X), (delta, ds, RAW), (z, zs, GATE), (gy, ys, GY)):
@@ -226,5 +226,5 @@ def scan_backward(
                     store(adjoints, at, adjoint)
                 _finish(line, bias[c], D[c])
                 _write_out(line, count, (row * l + start) * e + c, e, gx, gdelta, gz, gD, gbias, row * e + c)
-            _scatter(gb_k, gB, ((row * blocks + block) * l + start) * n, count, n)
-            _scatter(gc_k, gC, ((row * blocks + block) * l + start) * n, count, n)
+            _store_vectors(gb_k, gB, ((row * blocks + block) * l + start) * n, count, n)
+            _store_vectors(gc_k, gC, ((row * blocks + block) * l + start) * n, count, n)

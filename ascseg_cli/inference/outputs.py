@@ -109,7 +109,7 @@ class OutputFolder:
 
 _FOLDER_IS_LOST = {errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _HINTS = {
-    errno.ENOSPC: "free some space, then run again with --resume",
+    errno.ENOSPC: "free some space",
     errno.EACCES: "give an --output that you may write to",
     errno.EROFS: "give an --output that you may write to",
     errno.ENAMETOOLONG: "shorten the file's name",

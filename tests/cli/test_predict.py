@@ -173,6 +173,8 @@ def test_a_list_with_nul_bytes_names_the_option(predict: Predict, capfd: pytest.
         (["-", "--files-from", "-"], 2, "can't be combined"),
         (["-", "photos"], 2, "can't be combined"),
         (["-", "--save", "overlays"], 2, "--save needs --output"),
+        (["-", "--dry-run"], 2, "--dry-run"),
+        (["photos", "--resume", "--overwrite"], 2, "exclude each other"),
         (["--files-from", "-"], 2, "--output"),
         (["--files-from", "nowhere", "-o", "x"], 2, "can't be read"),
         (["photos", "-0"], 2, "--files-from"),
@@ -247,7 +249,7 @@ def test_an_interrupt_ends_well_and_resume_goes_on(drawn_weights: Path, tmp_path
     for index in range(40):
         Image.fromarray(np.roll(pixels, index)).save(folder / f"{index:03}.png")
     whole = command(drawn_weights, folder, "-o", tmp_path / "out", "--json")
-    process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
     assert process.stdout is not None
     process.stdout.readline()  # the first image is done, so the run is under way
     process.send_signal(number)
@@ -278,6 +280,7 @@ def test_a_second_interrupt_stops_at_once(drawn_weights: Path, tmp_path: Path) -
         command(drawn_weights, folder, "-o", tmp_path / "out", "--json"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        bufsize=0,
     )
     assert process.stdout is not None
     process.stdout.readline()

@@ -42,7 +42,8 @@ class TorchEngine:
         self.device = str(self._device)
         self.backend, self.backend_note = resolve(backend, self._device.type)
         self._layout = _memory_format(self._device)
-        self._network = ASCSeg.from_checkpoint(checkpoint).to(self._device, memory_format=self._layout)
+        self._network = ASCSeg.from_checkpoint(checkpoint).to(self._device)
+        self._network.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's stubs forget it
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32, 0..1."""
@@ -50,7 +51,7 @@ class TorchEngine:
 
         from ascseg_cli.kernels.backend import using
 
-        x = torch.from_numpy(images).to(self._device, memory_format=self._layout)
+        x = torch.from_numpy(images).to(self._device).contiguous(memory_format=self._layout)
         with torch.inference_mode(), using(self.backend), torch.backends.cudnn.flags(allow_tf32=False):
             p = self._network.heads(x)[0]
         return p[:, 0].cpu().numpy()

@@ -55,7 +55,7 @@ class Command:
 
     @property
     def parameters(self) -> list[Parameter]:
-        hints = typing.get_type_hints(self.function, include_extras=True)
+        hints = {n: annotated(h) for n, h in typing.get_type_hints(self.function, include_extras=True).items()}
         signature = inspect.signature(self.function)
         found = (
             Parameter.of(name, hints[name], signature.parameters[name].default) for name in signature.parameters
@@ -101,6 +101,12 @@ def spelling_of(name: str, kind: Any) -> str:
     """The name that an option without declared ones gets."""
     flag = name.replace("_", "-")
     return f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
+
+
+def annotated(hint: Any) -> Any:
+    """The `Annotated` part of a hint, around which Python 3.10 puts `Optional` where the default is None."""
+    inner = [part for part in typing.get_args(hint) if hasattr(part, "__metadata__")]
+    return inner[0] if inner else hint
 
 
 def plain_type(hint: Any) -> Any:

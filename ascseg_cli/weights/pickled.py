@@ -15,7 +15,6 @@ HARMLESS = frozenset(
     _codecs.encode argparse.Namespace copyreg._reconstructor copy_reg._reconstructor
     collections.Counter collections.defaultdict collections.deque types.SimpleNamespace
     datetime.date datetime.datetime datetime.timedelta
-    pathlib.Path pathlib.PosixPath pathlib.PurePosixPath pathlib.PureWindowsPath pathlib.WindowsPath
     numpy.dtype numpy.ndarray numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct
     numpy.core.multiarray.scalar numpy._core.multiarray.scalar
     torch.Size torch.Tensor torch.device torch.nn.parameter.Parameter torch.serialization._get_layout
@@ -25,6 +24,11 @@ HARMLESS = frozenset(
         f"{module}.{name}"
         for module in ("builtins", "__builtin__")
         for name in "bool bytearray bytes complex dict float frozenset int list object set slice str tuple".split()
+    ]
+    + [
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")  # the latter in Python 3.13
+        for name in "Path PosixPath PurePosixPath PureWindowsPath WindowsPath".split()
     ]
 )
 DTYPES = frozenset(

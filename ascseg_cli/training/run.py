@@ -81,7 +81,7 @@ def _describe(
             "torch": torch.__version__.split("+")[0],
             "ascseg": ascseg_cli.__version__,
             "weights": "averaged over training, batch-norm values recomputed on the training part",
-            "threshold": "best pooled IoU on the validation part, grid .30 to .70 in steps of .05",
+            "threshold": "nearest .5 within .002 of the best pooled IoU on the validation part, grid .20 to .80",
         },
     )
 

@@ -38,3 +38,12 @@ def test_threshold_is_where_the_maps_part() -> None:
     truth = np.arange(100).reshape(10, 10) >= 50
     assert best_threshold([np.where(truth, 0.44, 0.37)], [truth]) == 0.4
     assert best_threshold([np.where(truth, 0.9, 0.1)], [truth]) == 0.5
+
+
+def test_a_gain_that_is_chance_leaves_the_threshold_at_one_half() -> None:
+    truth = np.arange(10_000).reshape(100, 100) >= 5000
+    probability = np.where(truth, 0.9, 0.1)
+    probability[truth & (np.cumsum(truth).reshape(truth.shape) <= 5)] = 0.34  # five pixels in five thousand
+    assert best_threshold([probability], [truth]) == 0.5
+    probability[truth & (np.cumsum(truth).reshape(truth.shape) <= 50)] = 0.34
+    assert best_threshold([probability], [truth]) == 0.3

@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 
 from ascseg_cli.kernels.selective_scan.gpu_kernels import (
-    LOG2E,
     PLAIN,
+    decay_of,
     load_at_chunk,
     load_states,
     sigmoid,
@@ -32,7 +32,7 @@ def adjoint_ends(
     chunk = tl.program_id(0) % groups * CH + slot
     index = tl.minimum(channel, e - 1)
     known = state < n + 0 * channel
-    rate = load_states(A + index * A_b + state * A_s, known, MASKED) * LOG2E
+    rate = load_states(A + index * A_b + state * A_s, known, MASKED)
     shift = tl.load(bias + index) if HAS_BIAS else 0.0
     dy += row * dy_b + index * dy_s
     delta += row * delta_b + index * delta_s
@@ -52,7 +52,7 @@ def adjoint_ends(
         step = tl.where(live, step, 0.0)
         if HAS_Z:
             slope *= gate * sigmoid(gate)
-        adjoint = tl.exp2(step * rate) * (adjoint + tl.where(live, slope, 0.0) * c)
+        adjoint = decay_of(step, rate) * (adjoint + tl.where(live, slope, 0.0) * c)
         raw, slope, c, gate, live = raw_next, slope_next, c_next, gate_next, later_live
     tl.store(ends + (row * chunks + chunk) * (n * e) + state * e + channel, adjoint, mask=real & (chunk < chunks))
 
@@ -81,7 +81,7 @@ def _stash_states(
         b_next = load_states(B + later * B_l, known, MASKED)
         step, _ = softplus(raw + shift)
         step = tl.where(live, step, 0.0)
-        s = tl.exp2(step * rate) * s + (step * value) * b
+        s = decay_of(step, rate) * s + (step * value) * b
         raw, value, b, live = raw_next, value_next, b_next, later_live
     tl.debug_barrier()
 
@@ -101,14 +101,14 @@ def _fetch(
 
 @triton.jit
 def _retreat(
-    token, live, s, value, raw, gate, dout, b, c, adjoint, e, n, a, rate, shift, skip, channel, state,
+    token, live, s, value, raw, gate, dout, b, c, adjoint, e, n, a, shift, skip, channel, state,
     dx, ddelta, dz, dB, dC, dB_l, HAS_Z: tl.constexpr,
 ):  # fmt: skip
     """One step back: the gradients of a token from the state s before it and the adjoint handed to it."""
     there = live & (channel < e)
     step, slope = softplus(raw + shift)
     step, dout = tl.where(live, step, 0.0), tl.where(there, dout, 0.0)
-    decay = tl.exp2(step * rate)
+    decay = decay_of(step, a)
     drive = step * value
     kept = decay * s
     s = kept + drive * b
@@ -145,7 +145,6 @@ def gradients(
     index = tl.minimum(channel, e - 1)
     known = state < n + 0 * channel
     a = load_states(A + index * A_b + state * A_s, known, MASKED)
-    rate = a * LOG2E
     shift = tl.load(bias + index) if HAS_BIAS else 0.0
     skip = tl.load(D + index) if HAS_D else tl.zeros([E, 1, 1], tl.float32)
     own = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
@@ -163,7 +162,7 @@ def gradients(
         to, to_state = row * l * e + channel, (tl.program_id(1) * rows + row) * dB_b + state * dB_s
         s = load_at_chunk(carries, row, chunk - 1, chunks, state * e + channel, n * e, real)
         _stash_states(
-            stash, s, first, l, length, xs, x_l, deltas, delta_l, Bs, B_l, known, rate, shift, TILE, MASKED, WIDE
+            stash, s, first, l, length, xs, x_l, deltas, delta_l, Bs, B_l, known, a, shift, TILE, MASKED, WIDE
         )
         adjoint = load_at_chunk(adjoints, row, chunk + 1, chunks, state * e + channel, n * e, real)
         s, value, raw, gate, dout, b, c = _fetch(
@@ -176,7 +175,7 @@ def gradients(
                 stash, known, HAS_Z, TILE, MASKED, WIDE)  # fmt: skip
             token, live = token_at(first, k, l, WIDE)
             adjoint, part_A, part_D, part_bias = _retreat(
-                token, live, s, value, raw, gate, dout, b, c, adjoint, e, n, a, rate, shift, skip, channel, state,
+                token, live, s, value, raw, gate, dout, b, c, adjoint, e, n, a, shift, skip, channel, state,
                 dx + to, ddelta + to, dz + to, dB + to_state, dC + to_state, dB_l, HAS_Z)  # fmt: skip
             sum_A, lost_A = _accumulate(sum_A, lost_A, part_A)
             sum_D, lost_D = _accumulate(sum_D, lost_D, part_D)

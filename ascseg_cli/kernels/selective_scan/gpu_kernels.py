@@ -22,7 +22,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
+LOG2E = tl.constexpr(1.4426950216293335)  # as float32 has it
+LOG2E_LOW = tl.constexpr(1.9259629911266175e-8)  # and what is left of it
+LN2 = tl.constexpr(0.6931471805599453)
 
 PLAIN = [f"{t}{part}" for t in ("x", "delta", "z", "A", "B", "C", "dy", "dB") for part in ("", "_b", "_l", "_s")]
 PLAIN += ["y", "D", "bias", "ends", "totals", "carries", "adjoints"]
@@ -37,6 +39,19 @@ def _exp_minus(v):
     r = tl.fma(k, 2.1219444e-4, tl.fma(k, -0.693359375, v))  # v - k · log(2); the products are exact
     q = 0.5 - r * (0.16666576 - r * (0.041666463 - r * (0.0083632357 - r * 0.0013933732)))  # fitted, 1e-8
     return (1.0 - (r - r * (r * q))) * tl.exp2(-k)
+
+
+@triton.jit
+def decay_of(step, rate):
+    """exp(step · rate) for rate < 0: exp2 of the leading part, times what float32 loses of its argument.
+
+    The error is then that of the product and of exp2, whatever the size of the argument, as plain torch's.
+    """
+    v = tl.maximum(step * rate, -200.0)  # exp(-200) is zero in float32; -inf would turn into NaN below
+    high = v * LOG2E
+    low = tl.fma(v, LOG2E_LOW, tl.fma(v, LOG2E, -high))
+    decay = tl.exp2(high)
+    return tl.fma(decay, low * LN2, decay)
 
 
 @triton.jit
@@ -112,7 +127,7 @@ def chunk_ends(
     chunk = tl.program_id(0) % groups * CH + slot
     index = tl.minimum(channel, e - 1)
     known = state < n + 0 * channel
-    rate = load_states(A + index * A_b + state * A_s, known, MASKED) * LOG2E
+    rate = load_states(A + index * A_b + state * A_s, known, MASKED)
     shift = tl.load(bias + index) if HAS_BIAS else 0.0
     x += row * x_b + index * x_s
     delta += row * delta_b + index * delta_s
@@ -128,7 +143,7 @@ def chunk_ends(
         b_next = load_states(B + later * B_l, known, MASKED)
         step, _ = softplus(raw + shift)
         step = tl.where(live, step, 0.0)
-        s = tl.exp2(step * rate) * s + (step * value) * b
+        s = decay_of(step, rate) * s + (step * value) * b
         total += step
         raw, value, b, live = raw_next, value_next, b_next, later_live
     place = row * chunks + chunk
@@ -150,7 +165,7 @@ def link_chunks(
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     known = column < n * e
     channel = column % e
-    rate = tl.load(A + channel * A_b + column // e * A_s, mask=known, other=0.0) * LOG2E
+    rate = tl.load(A + channel * A_b + column // e * A_s, mask=known, other=0.0)
     place = tl.arange(0, K)[:, None]
     carry = tl.zeros([1, COLUMNS], tl.float32)
     for first in range(0, chunks, K):
@@ -159,7 +174,7 @@ def link_chunks(
         if BACKWARD:
             chunk = chunks - 1 - chunk
         at = row * chunks + chunk
-        decay = tl.exp2(tl.load(totals + at * e + channel, mask=live, other=0.0) * rate)
+        decay = decay_of(tl.load(totals + at * e + channel, mask=live, other=0.0), rate)
         end = tl.load(ends + at * (n * e) + column, mask=live, other=0.0)
         decay, state = tl.associative_scan((decay, end), 0, _then)
         state += decay * carry
@@ -180,7 +195,7 @@ def replay(
     chunk = tl.program_id(0) % groups * CH + slot
     index = tl.minimum(channel, e - 1)
     known = state < n + 0 * channel
-    rate = load_states(A + index * A_b + state * A_s, known, MASKED) * LOG2E
+    rate = load_states(A + index * A_b + state * A_s, known, MASKED)
     shift = tl.load(bias + index) if HAS_BIAS else 0.0
     skip = tl.load(D + index) if HAS_D else 0.0
     x += row * x_b + index * x_s
@@ -202,7 +217,7 @@ def replay(
         gate_next = tl.load(z + later * z_l) if HAS_Z else gate
         step, _ = softplus(raw + shift)
         step = tl.where(live, step, 0.0)
-        s = tl.exp2(step * rate) * s + (step * value) * b
+        s = decay_of(step, rate) * s + (step * value) * b
         out = tl.sum(s * c, axis=2)[:, :, None]
         if HAS_D:
             out += skip * value

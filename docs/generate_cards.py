@@ -7,6 +7,7 @@ All of it comes from weights_manifest.toml and the metadata inside the files, so
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def scores_table(manifest: Manifest) -> str:
         "on new images of the same source. Scores in the literature are often pooled differently, or taken on "
         "splits that share images between training and test; don't compare across protocols.",
     ]
-    return "\n".join([*lines, "", *filter(None, words)])
+    return "\n".join([*lines, "", textwrap.fill(" ".join(filter(None, words)), 120)])
 
 
 def headline(entry: Entry) -> dict[str, Score]:
@@ -131,8 +132,15 @@ def card(entry: Entry, metadata: Metadata) -> str:
 
 def facts(heading: str, known: dict[str, Any]) -> list[str]:
     """A table of what the metadata say under one key."""
-    rows = [f"| {key} | {str(value).replace('|', '/')} |" for key, value in known.items()]
+    rows = [f"| {key} | {words(value)} |" for key, value in known.items()]
     return [f"| {heading} | |", "|---|---|", *rows, ""]
+
+
+def words(value: Any) -> str:
+    """A value of the metadata in one line of a table."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {words(inner)}" for key, inner in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else str(value).replace("|", "/")
 
 
 def numbers(values: tuple[float, ...]) -> str:

@@ -61,7 +61,7 @@ class Score(_Part):
 
 
 class Feature(_Part):
-    """One appearance feature over the training images; low and high are its 0.5 and 99.5 percentiles."""
+    """One appearance figure over the training images; data.appearance says which quantiles low and high are."""
 
     mean: Finite
     std: Finite

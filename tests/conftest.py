@@ -35,7 +35,9 @@ def drawn_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     channels = (4, 8, 12, 16)
-    state = {n: t.numpy() for n, t in ASCSeg(channels).state_dict().items() if not n.endswith("num_batches_tracked")}
+    state = {
+        n: t.numpy() for n, t in ASCSeg(channels).state_dict().items() if not n.endswith("num_batches_tracked")
+    }
     path = tmp_path_factory.mktemp("weights") / "drawn.safetensors"
     preprocessing = Preprocessing(rule="squeeze_antialias", size=(32, 48), mean=(0.5,) * 3, std=(0.25,) * 3)
     checkpoint.write(

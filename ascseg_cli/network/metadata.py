@@ -111,7 +111,9 @@ class Metadata(_Part):
                     f"the metadata's format is {str(first['input'])[:40]}; this release reads format {FORMAT}",
                     "upgrade ascseg",
                 ) from error
-            raise WeightsError(f"the metadata is not of format {FORMAT}: {where[:80]}: {first['msg'][:200]}") from error
+            raise WeightsError(
+                f"the metadata is not of format {FORMAT}: {where[:80]}: {first['msg'][:200]}"
+            ) from error
 
     def to_json(self) -> str:
         """One line of JSON, the same text for the same content."""

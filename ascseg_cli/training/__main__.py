@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from ascseg_cli.data.layouts import open_dataset
 from ascseg_cli.errors import AscsegError
@@ -16,7 +17,7 @@ from ascseg_cli.training.settings import Settings, augmentation_for
 
 
 def main() -> int:
-    """Parse, train, report; exit code 0, or 3 where nothing could be trained."""
+    """Parse, train, report; exit code 0, 2 for wrong settings, 3 where nothing could be trained."""
     parser = argparse.ArgumentParser(prog="python -m ascseg_cli.training", description=__doc__)
     parser.add_argument("folder", type=Path, help="a data set in its official layout, or images/ beside masks/")
     parser.add_argument("--output", type=Path, required=True, help="the weights file to write")
@@ -33,6 +34,10 @@ def main() -> int:
     try:
         settings = Settings(**given, augmentation=augmentation_for(open_dataset(folder).layout))
         train(folder, settings, output, device)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
+        parser.error(f"{where}{first['msg']}")
     except AscsegError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return 3

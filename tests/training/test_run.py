@@ -31,9 +31,12 @@ TINY = {"size": 16, "drawn_size": 20, "batch": 4, "checks": 1, "averaging": 0.5}
 
 @pytest.fixture(autouse=True)
 def _plain_kernels() -> Iterator[None]:
-    """Plain torch: nothing here is about kernels, and compiling them takes longer than these runs."""
+    """Plain torch on one thread: compiling kernels takes longer than these runs, waiting for threads too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with backend.using("reference"):
         yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import triton.language as tl
 
 from ascseg_cli.kernels.selective_scan.gpu_kernels import (
     PLAIN,
+    accumulate,
     decay_of,
     load_at_chunk,
     load_states,
@@ -55,14 +56,6 @@ def adjoint_ends(
         adjoint = decay_of(step, rate) * (adjoint + tl.where(live, slope, 0.0) * c)
         raw, slope, c, gate, live = raw_next, slope_next, c_next, gate_next, later_live
     tl.store(ends + (row * chunks + chunk) * (n * e) + state * e + channel, adjoint, mask=real & (chunk < chunks))
-
-
-@triton.jit
-def _accumulate(total, lost, value):
-    """Kahan's sum: a program adds up hundreds of tokens, and plain torch, which adds pairwise, is the measure."""
-    value -= lost
-    after = total + value
-    return after, (after - total) - value
 
 
 @triton.jit
@@ -177,9 +170,9 @@ def gradients(
             adjoint, part_A, part_D, part_bias = _retreat(
                 token, live, s, value, raw, gate, dout, b, c, adjoint, e, n, a, shift, skip, channel, state,
                 dx + to, ddelta + to, dz + to, dB + to_state, dC + to_state, dB_l, HAS_Z)  # fmt: skip
-            sum_A, lost_A = _accumulate(sum_A, lost_A, part_A)
-            sum_D, lost_D = _accumulate(sum_D, lost_D, part_D)
-            sum_bias, lost_bias = _accumulate(sum_bias, lost_bias, part_bias)
+            sum_A, lost_A = accumulate(sum_A, lost_A, part_A)
+            sum_D, lost_D = accumulate(sum_D, lost_D, part_D)
+            sum_bias, lost_bias = accumulate(sum_bias, lost_bias, part_bias)
             s, value, raw, gate, dout, b, c = s_next, value_next, raw_next, gate_next, dout_next, b_next, c_next
         tl.debug_barrier()
     mine = tl.program_id(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,8 +17,21 @@ _EXIT_CODES: tuple[tuple[type[errors.AscsegError], int], ...] = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ascseg` and exit with one of the codes of exit_codes.py."""
+    _replace_closed_streams()
     wanted = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(run(wanted))
+
+
+def _replace_closed_streams() -> None:
+    """Put the null device where a caller closed a standard stream (`2>&-`): else a file of ours gets its number.
+
+    sys.stdout stays None, so that data for nobody can be told from data that arrived.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
 
 
 def run(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ from ascseg_cli.cli import say
 from ascseg_cli.cli.interrupt import graceful
 from ascseg_cli.cli.progress import RunProgress, duration
 from ascseg_cli.data.discover import Found, default_output, discover
-from ascseg_cli.errors import DataError, UsageError
+from ascseg_cli.errors import DataError, OutputError, UsageError
 from ascseg_cli.inference import claim
 from ascseg_cli.inference.engine import Engine, open_engine
 from ascseg_cli.inference.outputs import OutputFolder, json_bytes
@@ -189,15 +189,24 @@ def say_missing(found: Found) -> None:
 
 
 def write_out(content: bytes) -> bool:
-    """Data to stdout at once; False where nobody reads it any more."""
+    """Data to stdout at once; False where nobody reads it. Raises OutputError where it can't be stored."""
+    if sys.stdout is None:  # closed by the caller
+        return False
     try:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
         return True
     except BrokenPipeError:
-        # What is buffered could never be written; without this, Python complains about it when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_what_is_buffered()
         return False
+    except OSError as error:
+        _drop_what_is_buffered()
+        raise OutputError(f"stdout can't be written: {error.strerror or error}") from error
+
+
+def _drop_what_is_buffered() -> None:
+    # It could never be written; without this, Python complains about it when it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_left_out(found: Found) -> None:

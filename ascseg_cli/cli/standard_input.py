@@ -25,8 +25,12 @@ def filter_image(order: Order) -> int:
 
     Raises InputError, UsageError, WeightsError, BackendError.
     """
+    if sys.stdout is None:
+        raise UsageError("the mask goes to stdout, which is closed", "redirect it: … > mask.png")
     if sys.stdout.isatty():
         raise UsageError("the mask goes to stdout, which is a terminal", "redirect it: … > mask.png")
+    if "masks" not in order.settings.save:
+        raise UsageError("- writes the mask to stdout, so --save must name masks too")
     if order.output is not None:
         return _into_folder(order)
     content = _read(order)

@@ -46,7 +46,12 @@ class Segmenter:
     """
 
     def __init__(
-        self, engine: Engine, *, threshold: float | None = None, tta: bool = False, cleaning: Cleaning | None = None
+        self,
+        engine: Engine,
+        *,
+        threshold: float | None = None,
+        tta: bool = False,
+        cleaning: Cleaning | None = None,
     ) -> None:
         self.engine = engine
         self.threshold = engine.metadata.threshold if threshold is None else threshold
@@ -107,14 +112,30 @@ def to_pixels(image: Picture) -> np.ndarray:
     if isinstance(image, (str, Path)):
         return read_pixels(Path(image))
     if not isinstance(image, np.ndarray):
-        from PIL import ImageOps
-
-        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        image = _from_pillow(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise InputError(
             f"the array is {image.dtype} {image.shape}; it must be uint8 (h, w, 3) RGB or (h, w) grey",
             "convert it first; floats are never guessed to be 0..1 or 0..255",
         )
+    if image.size == 0:
+        raise InputError(f"the array {image.shape} holds no pixel")
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     return np.ascontiguousarray(image)
+
+
+def _from_pillow(image: object) -> np.ndarray:
+    """Upright pixels (h, w, 3) or (h, w) uint8 of a PIL image. Raises InputError."""
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        raise InputError(f"{type(image).__name__} is no image", "give a path, a PIL image or a uint8 array")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise InputError(f"{image.format} with {frames} frames or pages", "give one of them: image.copy()")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):  # Pillow's own conversion cuts at 255
+        return np.rint(np.asarray(upright) / 257).astype(np.uint8)
+    if upright.mode in ("I", "F"):
+        raise InputError(f"the PIL image has mode {upright.mode}, whose range nothing tells", "convert it first")
+    return np.asarray(upright.convert("RGB"))

@@ -35,6 +35,14 @@ class WeightsError(AscsegError):
     """Weights that are missing, damaged, of another network, or not to be trusted."""
 
 
+class UnknownBackendError(BackendError, UsageError):
+    """A backend or device of a name that doesn't exist."""
+
+
+class UnknownWeightsError(WeightsError, UsageError):
+    """A data set, variant or weights file of a name that doesn't exist."""
+
+
 class DownloadError(WeightsError):
     """Weights that no mirror delivered."""
 

@@ -37,7 +37,9 @@ def _replace_closed_streams() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     from ascseg_cli.cli.app import app
+    from ascseg_cli.inference.threads import shorten_waits
 
+    shorten_waits()
     try:
         app(arguments, prog_name="ascseg", obj=arguments)
     except SystemExit as stop:

@@ -16,13 +16,15 @@ _WHERE, _HOW, _RUN = "Inputs and outputs", "How images are segmented", "How the 
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT...", help="Images, folders, patterns; - reads one image from stdin."),
+    typer.Argument(metavar="INPUT", help="Images, folders, patterns; - reads one image from stdin."),
 ]
 Dataset = Annotated[
     str | None,
     _option("", "--dataset", "-d", value="NAME", words="Weights: isic2017, isic2018, ph2, kvasir or busi."),
 ]
-Weights = Annotated[Path | None, _option("", "--weights", value="FILE", words="Weights from a file.")]
+Weights = Annotated[
+    Path | None, _option("", "--weights", value="FILE", words="Weights from a file.", readable=False)
+]
 Variant = Annotated[
     str | None, _option("", "--variant", value="NAME", words="tiny, small or base, where a set has several.")
 ]

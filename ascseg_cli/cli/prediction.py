@@ -71,11 +71,13 @@ def plan(order: Order) -> int:
     found = look_up(order)
     outputs = OutputFolder(order.folder)
     for item in found.items:
-        paths = {kind: str(outputs.path(kind, item.output_stem)) for kind in order.settings.save}
-        if order.as_json:
-            write_out(json_bytes({"image": item.name, "outputs": paths}) + b"\n")
+        paths = {kind: outputs.path(kind, item.output_stem) for kind in order.settings.save}
+        if order.as_json:  # as in the results: relative to the output folder
+            inside = {kind: path.relative_to(outputs.root).as_posix() for kind, path in paths.items()}
+            write_out(json_bytes({"image": item.name, "outputs": inside}) + b"\n")
         else:
-            write_out(f"{item.path} -> {', '.join(paths.values())}\n".encode("utf-8", "surrogateescape"))
+            targets = ", ".join(map(str, paths.values()))
+            write_out(f"{item.path} -> {targets}\n".encode("utf-8", "surrogateescape"))
     say_missing(found)
     say(
         "dry run", f"{_images(len(found.items))} would be segmented with {order.weights.name}; nothing was written"
@@ -212,7 +214,7 @@ def _drop_what_is_buffered() -> None:
 def _say_left_out(found: Found) -> None:
     if found.ignored:
         kinds = ", ".join(f"{suffix or 'no suffix'} {count:,}" for suffix, count in found.ignored.most_common(5))
-        say("note", f"left out, not images: {sum(found.ignored.values()):,} ({kinds})")
+        say("note", f"left out, not of a kind that is read: {sum(found.ignored.values()):,} ({kinds})")
     if found.hidden:
         say("note", f"left out, hidden: {found.hidden:,}")
     for folder in found.earlier_outputs:

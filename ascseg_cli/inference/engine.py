@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ascseg_cli.errors import BackendError
+from ascseg_cli.errors import BackendError, UnknownBackendError, UsageError
 from ascseg_cli.network.checkpoint import Checkpoint, read
 from ascseg_cli.network.metadata import Metadata
 
@@ -69,6 +69,8 @@ def open_engine(
     """
     checkpoint = read(weights)
     if threads is not None:
+        if threads < 1:
+            raise UsageError(f"threads is {threads}; it must be 1 or more")
         import torch
 
         torch.set_num_threads(threads)
@@ -89,7 +91,7 @@ def select_device(wanted: str) -> torch.device:
     name, _, number = wanted.partition(":")
     known = name in ("auto", "cpu", "cuda", "mps")
     if not known or (number and (name != "cuda" or not number.isdecimal())):
-        raise BackendError(f"device {wanted!r} is unknown", "choose auto, cpu, cuda, cuda:N or mps")
+        raise UnknownBackendError(f"device {wanted!r} is unknown", "choose auto, cpu, cuda, cuda:N or mps")
     if name == "auto":  # never mps by itself: the compiled CPU kernels are faster than plain torch there
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda":

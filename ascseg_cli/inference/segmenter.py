@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ascseg_cli.errors import InputError
+from ascseg_cli.errors import InputError, UsageError
 from ascseg_cli.inference.engine import Engine, open_engine
 from ascseg_cli.inference.postprocess import Cleaning, Findings, binarise, measure
 from ascseg_cli.inference.tta import predict_probability
@@ -53,6 +53,8 @@ class Segmenter:
         tta: bool = False,
         cleaning: Cleaning | None = None,
     ) -> None:
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise UsageError(f"threshold is {threshold}; it must lie between 0 and 1")
         self.engine = engine
         self.threshold = engine.metadata.threshold if threshold is None else threshold
         self.tta = tta

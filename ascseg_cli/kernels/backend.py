@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ascseg_cli.errors import BackendError
+from ascseg_cli.errors import BackendError, UnknownBackendError
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ def availability(name: str) -> Availability:
     """Can `name` run here? Imports what the backend needs to be sure, once per process."""
     checks = {"reference": _reference, "cpu": _cpu, "gpu": _gpu, "mamba_ssm": _mamba_ssm}
     if name not in checks:
-        raise BackendError(f"backend {name!r} is unknown", f"choose one of: {', '.join(NAMES)}")
+        raise UnknownBackendError(f"backend {name!r} is unknown", f"choose one of: {', '.join(NAMES)}")
     return checks[name]()
 
 
@@ -131,7 +131,7 @@ def for_tensor(tensor: torch.Tensor) -> str:
 def using(name: str) -> Iterator[None]:
     """Run every kernel inside the block on backend `name` (one of NAMES)."""
     if name not in NAMES:
-        raise BackendError(f"backend {name!r} is unknown", f"choose one of: {', '.join(NAMES)}")
+        raise UnknownBackendError(f"backend {name!r} is unknown", f"choose one of: {', '.join(NAMES)}")
     token = _wanted.set(name)
     try:
         yield

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ascseg_cli.errors import OutputError, WeightsError
+from ascseg_cli.errors import OutputError, UsageError, WeightsError
 from ascseg_cli.network.metadata import KEY, Metadata
 from ascseg_cli.network.shapes import Shape, expected_shapes
 
@@ -76,7 +76,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata, *, 
     if len(content) > MOST_BYTES:
         raise WeightsError(f"the weights take {len(content):,} bytes; a weights file has at most {MOST_BYTES:,}")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists", "give another --output, or --overwrite")
+        raise UsageError(f"{path} exists", "give another --output, or --overwrite")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

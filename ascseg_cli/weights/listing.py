@@ -42,7 +42,7 @@ class Known:
 
     def _validation(self) -> str:
         scores = [score for score in self.entry.scores or () if score.part == "validation"]
-        return f"{scores[0].metric} {scores[0].value:.3f}" if scores else ""
+        return f"{scores[0].metric.replace('pooled_iou', 'pooled IoU')} {scores[0].value:.3f}" if scores else ""
 
 
 def known_weights() -> list[Known]:

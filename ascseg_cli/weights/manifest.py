@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ascseg_cli.errors import WeightsError
+from ascseg_cli.errors import UnknownWeightsError, WeightsError
 from ascseg_cli.network.checkpoint import MOST_BYTES
 from ascseg_cli.network.metadata import Preprocessing, Score
 from ascseg_cli.network.variants import VARIANTS
@@ -120,7 +120,7 @@ class Manifest(BaseModel):
             if name == entry.name or (name == entry.dataset and entry.default):
                 return entry
         known = [*self.datasets, *(entry.name for entry in self.weights)]
-        raise WeightsError(f"no weights are named {printable(name)}", did_you_mean(name, known))
+        raise UnknownWeightsError(f"no weights are named {printable(name)}", did_you_mean(name, known))
 
     def terms_of(self, dataset: str) -> dict[str, str]:
         """Licence and citation of a data set. Raises WeightsError."""
@@ -131,12 +131,14 @@ class Manifest(BaseModel):
         """A data set's default entry, or its entry of one variant. Raises WeightsError."""
         entries = [entry for entry in self.weights if entry.dataset == dataset]
         if not entries:
-            raise WeightsError(f"no data set is named {printable(dataset)}", did_you_mean(dataset, self.datasets))
+            raise UnknownWeightsError(
+                f"no data set is named {printable(dataset)}", did_you_mean(dataset, self.datasets)
+            )
         for entry in entries:
             if entry.variant == variant or (variant is None and entry.default):
                 return entry
         variants = [entry.variant for entry in entries]
-        raise WeightsError(
+        raise UnknownWeightsError(
             f"{dataset} has no weights of the variant {printable(variant)}", did_you_mean(str(variant), variants)
         )
 

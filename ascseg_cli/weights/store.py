@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -117,7 +118,12 @@ def weights_folder() -> Path:
 
 def report() -> Iterator[tuple[str, Literal["ok", "missing", "broken"], str, str]]:
     """For `ascseg doctor`: the store's folder, and the weights by state, as (name, state, detail, remedy)."""
-    yield "weights folder", "ok", str(weights_folder()), ""
+    folder = weights_folder()
+    if _writable(folder):
+        yield "weights folder", "ok", str(folder), ""
+    else:
+        words = f"{folder} can't be written: shipped weights work, others can't be fetched"
+        yield "weights folder", "missing", words, "set ASCSEG_HOME to a folder of yours"
     states = {entry.name: look_up(entry) for entry in load_manifest().weights}
     ready = [name for name, (state, _) in states.items() if state in ("shipped", "cached")]
     damaged = [name for name, (state, _) in states.items() if state == "damaged"]
@@ -127,3 +133,13 @@ def report() -> Iterator[tuple[str, Literal["ok", "missing", "broken"], str, str
         yield "weights", "missing", "none on this machine", "run: ascseg weights list"
     if damaged:
         yield "weights", "broken", f"damaged: {', '.join(damaged)}", "run: ascseg weights verify"
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or it can be made in the nearest folder above that exists."""
+    nearest = next((above for above in (folder, *folder.parents) if above.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            return True
+    except OSError:
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,3 +71,11 @@ def test_an_opencv_that_needs_a_screen_is_told_how_to_mend(monkeypatch: pytest.M
     (opencv,) = (c for c in diagnosis.diagnose() if c.name == "opencv")
     assert opencv.state == "broken"
     assert "pip uninstall -y opencv-python" in opencv.remedy
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ASCSEG_HOME", str(tmp_path / "file" / "home"))
+    (check,) = (c for c in diagnosis.diagnose() if c.name == "weights folder")
+    assert check.state == "missing"
+    assert "ASCSEG_HOME" in check.remedy

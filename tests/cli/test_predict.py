@@ -191,7 +191,7 @@ def test_a_list_with_nul_bytes_names_the_option(predict: Predict, capfd: pytest.
         (["photos", "--threads", "0"], 2, "threads"),
         (["nowhere"], 3, "no such file"),
         (["photos", "--backend", "gpu"], 3, "can't run"),
-        (["photos", "--device", "tpu"], 3, "unknown"),
+        (["photos", "--device", "tpu"], 2, "unknown"),
         (["photos/z_cut.png"], 3, "truncated"),
     ],
 )

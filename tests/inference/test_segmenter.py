@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ascseg_cli.data.decode import read_pixels
-from ascseg_cli.errors import InputError
-from ascseg_cli.inference.segmenter import to_pixels
+from ascseg_cli.errors import InputError, UsageError
+from ascseg_cli.inference.segmenter import Segmenter, to_pixels
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -43,3 +43,9 @@ def test_several_frames_are_refused_with_their_count(tmp_path: Path) -> None:
     first.save(tmp_path / "a.tif", save_all=True, append_images=[first, first])
     with Image.open(tmp_path / "a.tif") as image, pytest.raises(InputError, match="3 frames"):
         to_pixels(image)
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": 3}, {"threads": 0}, {"device": "tpu"}, {"backend": "fast"}])
+def test_wrong_settings_are_refused_in_words(drawn_weights: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"must|unknown"):
+        Segmenter.from_weights(drawn_weights, **wrong)

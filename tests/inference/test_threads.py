@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ascseg_cli.inference import threads
+from ascseg_cli.inference.threads import shorten_waits
 
 
 @pytest.fixture
@@ -80,3 +81,13 @@ def test_affinity_is_honoured(tmp_path: Path) -> None:
         assert threads.usable_threads({}, tmp_path) == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_waits_are_shortened_unless_the_user_has_set_them() -> None:
+    environment: dict[str, str] = {}
+    shorten_waits(environment)
+    assert environment == {"GOMP_SPINCOUNT": "5000"}
+    for mine in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "1"}):
+        environment = dict(mine)
+        shorten_waits(environment)
+        assert environment == mine

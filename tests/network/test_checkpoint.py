@@ -14,7 +14,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from ascseg_cli.errors import OutputError, WeightsError
+from ascseg_cli.errors import OutputError, UsageError, WeightsError
 from ascseg_cli.network import checkpoint
 from ascseg_cli.network.metadata import KEY, Metadata, Preprocessing
 from ascseg_cli.network.shapes import expected_shapes
@@ -75,7 +75,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path, tensors: dict[str
 
 def test_an_existing_file_stays_unless_told(written: Path, tensors: dict[str, np.ndarray]) -> None:
     before = written.read_bytes()
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(UsageError, match="exists"):
         checkpoint.write(written, tensors, metadata(name="other"), overwrite=False)
     assert written.read_bytes() == before
 

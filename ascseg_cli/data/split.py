@@ -78,7 +78,7 @@ def split(pairs: Iterable[Pair], rule: SplitRule) -> Split:
     parts: dict[str, list[Pair]] = {part: [] for part in PARTS}
     for pair in ordered:
         parts[pair.part or rule.part(pair.group or pair.stem)].append(pair)
-    words = "official parts" if official else str(rule)
+    words = "the parts that folders or file names state" if official else str(rule)
     return Split(words, *(tuple(parts[part]) for part in PARTS))
 
 

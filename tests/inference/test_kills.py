@@ -71,10 +71,11 @@ def kill_often(folder: Path, kills: int, seed: int) -> tuple[int, int]:
             while process.poll() is None and age(output / "run.json") == before:
                 time.sleep(0.002)
             time.sleep(chance.uniform(0, 0.25))
-            if process.poll() is not None:
-                break
+            ended = process.poll() is not None
             process.kill()
             process.communicate()
+            if ended:
+                break
             hit += 1
             amid += 0 < len(list(output.glob("masks/*.png"))) < IMAGES
         finish(start(photos, output))

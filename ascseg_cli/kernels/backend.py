@@ -1,4 +1,4 @@
-"""Which implementation of the two kernels runs, and why: chosen in one place, said once.
+"""Which implementation of each operator runs, and why: chosen in one place, said once.
 
 `reference`  plain torch: any device, any dtype
 `cpu`        compiled by numba: float32 on the CPU
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     import torch
 
 NAMES = ("auto", "reference", "cpu", "gpu", "mamba_ssm")
+
+# What each operator is written for; where a backend has no version of it, the next in _STAND_IN runs instead.
+OPERATORS: dict[str, tuple[str, ...]] = {
+    "selective_scan": ("reference", "cpu", "gpu", "mamba_ssm"),
+    "deform_depthwise": ("reference", "cpu", "gpu"),
+    "chain": ("reference", "cpu"),
+    "mamba_mixer": ("reference", "cpu"),
+}
+_STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference"}
 
 _wanted: ContextVar[str] = ContextVar("ascseg_backend", default="auto")
 
@@ -125,6 +134,14 @@ def for_tensor(tensor: torch.Tensor) -> str:
     if wanted == "auto" and tensor.dtype != torch.float32:
         return "reference"
     return resolve(wanted, tensor.device.type)[0]
+
+
+def for_operator(operator: str, tensor: torch.Tensor) -> str:
+    """The backend for one call of one of OPERATORS."""
+    name = for_tensor(tensor)
+    while name not in OPERATORS[operator] or not availability(name).ok:
+        name = _STAND_IN[name]
+    return name
 
 
 @contextlib.contextmanager

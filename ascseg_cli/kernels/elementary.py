@@ -55,6 +55,32 @@ def sigmoid(x: Lanes) -> Lanes:
 
 
 @part
+def larger(a: Lanes, b: Lanes) -> Lanes:
+    """The larger of two; NaN where a is NaN."""
+    return where_less(a, b, b, a)
+
+
+@part
+def gelu(x: Lanes) -> Lanes:
+    """x Φ(x), Φ the normal distribution: to 4e-7, for any x.
+
+    Φ(-a) = e^-(a²/2 + G(a)), with G by the polynomial of degree 8 that errs least on 0 … 6, beyond which Φ is 0.
+    """
+    a = absolute(x)
+    s = where_less(a, spread(6.0), a, spread(6.0))
+    p = fma(spread(9.836851404543268e-07), s, spread(-1.554330810904503e-05))
+    p = fma(p, s, spread(7.312629895750433e-05))
+    p = fma(p, s, spread(0.00023056776262819767))
+    p = fma(p, s, spread(-0.005074623040854931))
+    p = fma(p, s, spread(0.03651299700140953))
+    p = fma(p, s, spread(-0.18174366652965546))
+    p = fma(p, s, spread(0.7978907227516174))
+    p = fma(p, s, spread(0.6931470632553101))
+    below = exp(spread(0.0) - fma(a * 0.5, a, p))
+    return x * where_less(x, spread(0.0), below, spread(1.0) - below)
+
+
+@part
 def without_denormals(x: Lanes) -> Lanes:
     """0 in place of what is too small for full precision, where arithmetic is far slower; NaN stays."""
     return where_less(absolute(x), spread(1.1754944e-38), spread(0.0), x)

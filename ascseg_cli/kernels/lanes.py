@@ -167,6 +167,12 @@ def absolute(typing: Any, a: Any) -> Any:
 
 
 @intrinsic
+def root(typing: Any, a: Any) -> Any:
+    """The square root."""
+    return a(a), lambda context, builder, signature, args: _call(builder, "sqrt", *args)
+
+
+@intrinsic
 def where_less(typing: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
     """x where a < b, else y; y where either is NaN."""
 
@@ -206,6 +212,27 @@ def power_of_two(typing: Any, shifted: Any) -> Any:
         return builder.bitcast(builder.add(bits, _constant(kind, 127 << 23)), args[0].type)
 
     return shifted(shifted), generate
+
+
+# ---- pairs of neighbours -----------------------------------------------------------------------------------
+
+
+def _pair_shuffle(first: int, step: int) -> Any:
+    """Of a and b side by side, the lanes first, first + step, … (step 2), or both interleaved (step 0)."""
+
+    @intrinsic
+    def shuffled(typing: Any, a: Any, b: Any) -> Any:
+        half = a.width // 2
+        order = [first + step * lane for lane in range(a.width)]
+        if not step:
+            order = [first * half + lane // 2 + lane % 2 * a.width for lane in range(a.width)]
+        return a(a, a), lambda context, builder, signature, args: _shuffle(builder, *args, order)
+
+    return shuffled
+
+
+evens, odds = _pair_shuffle(0, 2), _pair_shuffle(1, 2)  # of 32 numbers, those at even and at odd places
+merged_low, merged_high = _pair_shuffle(0, 0), _pair_shuffle(1, 0)  # the other way round: a0 b0 a1 b1 …
 
 
 # ---- sums across lanes -------------------------------------------------------------------------------------

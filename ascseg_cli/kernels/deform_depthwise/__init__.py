@@ -25,10 +25,7 @@ def deform_depthwise(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     Raises ShapeError, BackendError. Source: Dai et al. 2017, eq. 2, one offset group, no modulation.
     """
     _check(x, offset, weight)
-    name = backend.for_tensor(x)
-    if name == "mamba_ssm":  # brings no deformable convolution
-        name = "gpu" if backend.availability("gpu").ok else "reference"
-    module = importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{backend.for_operator('deform_depthwise', x)}")
     return module.deform_depthwise(x, offset, weight)
 
 

@@ -35,8 +35,7 @@ def selective_scan(
     Raises ShapeError, BackendError. Source: Gu and Dao 2023, algorithm 2; A is not shared among channels.
     """
     _check(x, delta, A, B, C, D, z, delta_bias)
-    name = backend.for_tensor(x)
-    module = importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{backend.for_operator('selective_scan', x)}")
     return module.selective_scan(x, delta, A, B, C, D, z, delta_bias)
 
 

@@ -1,0 +1,212 @@
+"""How a chain becomes passes of `cpu_kernels.run`: batch norms folded in, weights in the order they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor, nn
+
+from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels.chain import cpu_kernels as k
+from ascseg_cli.kernels.chain.steps import Add, Boost, Gate, HighPass, SoftGate
+
+_ACTIVATIONS = {nn.ReLU: k.RELU, nn.GELU: k.GELU, nn.Sigmoid: k.SIGMOID}
+_COMBINATIONS = {Add: k.ADD, Gate: k.GATE, SoftGate: k.SOFT_GATE, Boost: k.BOOST}
+_BORDER = 16  # the widest that scratch rows have room for
+
+
+@dataclass
+class Pass:
+    """One pass: its code and numbers, and how many channels it reads and writes."""
+
+    code: np.ndarray
+    numbers: np.ndarray
+    resize_in: int
+    resize_out: int
+    channels: int
+    combines: bool
+
+
+@dataclass
+class _Draft:
+    """A pass that still grows. A convolution's weights (out, in, k, k) wait in float64 for a norm to be folded in."""
+
+    into: int
+    channels: int
+    resize_in: int = k.SAME
+    resize_out: int = k.SAME
+    over: int = k.ALONE
+    size: int = 1
+    dilation: int = 1
+    widest: int = 0
+    convolution: list[np.ndarray] = field(default_factory=list)
+    over_out: int = 0
+    within: list[list[int]] = field(default_factory=list)
+    parts: list[list[np.ndarray]] = field(default_factory=list)
+    foldable: list[np.ndarray] | None = None
+
+
+def passes(steps: Sequence[nn.Module], channels: int, others: int) -> list[Pass]:
+    """The passes of a chain on an image with so many channels, and so many of its other operand. Raises ShapeError."""
+    drafts = [_Draft(channels, channels)]
+    for step in steps:
+        _add(drafts, step, others)
+    return [_finished(draft) for draft in drafts]
+
+
+def _add(drafts: list[_Draft], step: nn.Module, others: int) -> None:
+    if isinstance(step, nn.Upsample) and step.scale_factor == 2 and step.align_corners and step.mode == "bilinear":
+        _resize(drafts, k.DOUBLE)
+    elif isinstance(step, nn.MaxPool2d) and (step.kernel_size, step.stride, step.padding) == (2, 2, 0):
+        _resize(drafts, k.HALVE)
+    elif isinstance(step, nn.MaxPool2d) and (step.kernel_size, step.stride, step.padding) == (3, 1, 1):
+        _over(drafts, k.MAXIMUM, 3, 1, [])
+    elif isinstance(step, nn.AvgPool2d) and (step.kernel_size, step.stride, step.padding) == (3, 1, 1):
+        _over(drafts, k.GROUPED, 3, 1, _window(drafts, 0.0, 1 / 9))
+    elif isinstance(step, HighPass):
+        _over(drafts, k.GROUPED, 3, 1, _window(drafts, 1.0, -1 / 9))
+    elif isinstance(step, nn.Conv2d):
+        _convolution(drafts, step)
+    elif isinstance(step, nn.Linear):
+        _pointwise(drafts, [_number(step.weight)[:, :, None, None], _bias(step.bias, step.out_features)])
+    else:
+        _pixelwise(_open(drafts), step, others)
+
+
+def _pixelwise(draft: _Draft, step: nn.Module, others: int) -> None:
+    """A step that needs no neighbours and is no convolution."""
+    if isinstance(step, nn.BatchNorm2d):
+        _batch_norm(draft, *_scale_and_shift(step))
+    elif isinstance(step, nn.LayerNorm):
+        numbers = np.stack([_number(step.weight), _number(step.bias)], 1).ravel()
+        _within(draft, k.NORM, draft.channels, [np.concatenate([[step.eps], numbers])])
+    elif type(step) in _ACTIVATIONS and getattr(step, "approximate", "none") == "none":
+        _within(draft, _ACTIVATIONS[type(step)], draft.channels, [])
+    elif type(step) in _COMBINATIONS:
+        _within(draft, _COMBINATIONS[type(step)], others, [])
+    else:
+        raise ShapeError(f"{step} can't be a step of a compiled chain", "use --backend reference")
+
+
+def _number(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().double().numpy()
+
+
+def _bias(tensor: Tensor | None, out: int) -> np.ndarray:
+    return np.zeros(out) if tensor is None else _number(tensor)
+
+
+def _open(drafts: list[_Draft]) -> _Draft:
+    """The last pass, or a new one where the last has written its pooled rows."""
+    if drafts[-1].resize_out != k.SAME:
+        drafts.append(_Draft(drafts[-1].channels, drafts[-1].channels))
+    return drafts[-1]
+
+
+def _resize(drafts: list[_Draft], how: int) -> None:
+    draft = drafts[-1]
+    begun = draft.over != k.ALONE or bool(draft.within) or draft.resize_in != k.SAME
+    if begun and how == k.HALVE and draft.resize_out == k.SAME:
+        draft.resize_out = how
+    elif begun or draft.resize_out != k.SAME:
+        drafts.append(_Draft(draft.channels, draft.channels, resize_in=how))
+    else:
+        draft.resize_in = how
+
+
+def _window(drafts: list[_Draft], centre: float, around: float) -> list[np.ndarray]:
+    weight = np.full((drafts[-1].channels, 1, 3, 3), around)
+    weight[:, :, 1, 1] += centre
+    return [weight, np.zeros(drafts[-1].channels)]
+
+
+def _over(drafts: list[_Draft], over: int, size: int, dilation: int, convolution: list[np.ndarray]) -> None:
+    draft = drafts[-1]
+    if draft.over != k.ALONE or draft.within or draft.resize_out != k.SAME:
+        draft = _Draft(draft.channels, draft.channels)
+        drafts.append(draft)
+    draft.over, draft.size, draft.dilation = over, size, dilation
+    draft.convolution = draft.foldable = convolution
+    draft.channels = len(convolution[1]) if convolution else draft.channels
+    draft.over_out = draft.channels
+
+
+def _convolution(drafts: list[_Draft], step: nn.Conv2d) -> None:
+    size, dilation = step.kernel_size[0], int(step.dilation[0])
+    border = dilation * (size - 1) // 2
+    square = step.kernel_size == (size, size) and step.dilation == (dilation, dilation) and size % 2 == 1
+    plain = step.stride == (1, 1) and step.padding == (border, border) and step.padding_mode == "zeros"
+    if not (square and plain and border <= _BORDER and step.groups in (1, step.out_channels)):
+        raise ShapeError(f"{step} can't be a step of a compiled chain", "use --backend reference")
+    convolution = [_number(step.weight), _bias(step.bias, step.out_channels)]
+    if size == 1 and step.groups == 1:
+        _pointwise(drafts, convolution)
+    else:
+        _over(drafts, k.DENSE if step.groups == 1 else k.GROUPED, size, dilation, convolution)
+
+
+def _pointwise(drafts: list[_Draft], convolution: list[np.ndarray]) -> None:
+    draft = _open(drafts)
+    _within(draft, k.POINTWISE, len(convolution[1]), convolution)
+    draft.foldable = convolution
+
+
+def _within(draft: _Draft, kind: int, out: int, numbers: list[np.ndarray]) -> None:
+    draft.within.append([kind, draft.channels, out, 0])
+    draft.parts.append(numbers)
+    draft.foldable = None
+    draft.channels = out
+    draft.widest = max(draft.widest, out)
+
+
+def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = _number(norm.weight) / np.sqrt(_number(norm.running_var) + norm.eps)
+    return scale, _number(norm.bias) - _number(norm.running_mean) * scale
+
+
+def _batch_norm(draft: _Draft, scale: np.ndarray, shift: np.ndarray) -> None:
+    if draft.foldable:
+        draft.foldable[0] = draft.foldable[0] * scale[:, None, None, None]
+        draft.foldable[1] = draft.foldable[1] * scale + shift
+    else:
+        _within(draft, k.AFFINE, draft.channels, [np.stack([scale, shift], 1).ravel()])
+
+
+def _in_fours(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Blocks of four outputs: their biases, then their weights of each input and tap, output last."""
+    missing = -len(bias) % 4
+    weight = np.pad(weight.reshape(len(bias), -1), ((0, missing), (0, 0)))
+    table = np.concatenate([np.pad(bias, (0, missing))[:, None], weight], 1)  # (out, 1 + in · k · k)
+    return table.reshape(-1, 4, table.shape[1]).transpose(0, 2, 1).ravel()
+
+
+def _finished(draft: _Draft) -> Pass:
+    numbers, length = [], 0
+    for step, part in zip([[k.POINTWISE, 0, 0, 0], *draft.within], [[], *draft.parts]):
+        if part or not numbers:
+            if not numbers:
+                part = _over_numbers(draft)
+            elif step[0] == k.POINTWISE:
+                part = [_in_fours(*part)]
+            step[3] = length
+            numbers += part or [np.zeros(0)]
+            length += sum(len(p) for p in part)
+    widest = -(-max(draft.widest, draft.into, draft.over_out) // 4) * 4
+    head = [draft.resize_in, draft.over, draft.size, draft.dilation, draft.into, draft.over_out]
+    code = np.array([*head, 0, draft.resize_out, widest, *(n for step in draft.within for n in step)], np.int64)
+    table = np.concatenate(numbers).astype(np.float32)
+    combines = any(step[0] >= k.ADD for step in draft.within)
+    return Pass(code, table, draft.resize_in, draft.resize_out, draft.channels, combines)
+
+
+def _over_numbers(draft: _Draft) -> list[np.ndarray]:
+    if draft.over == k.DENSE:
+        return [_in_fours(*draft.convolution)]
+    if draft.over == k.GROUPED:
+        weight, bias = draft.convolution
+        return [np.concatenate([bias[:, None], weight.reshape(len(bias), -1)], 1).ravel()]
+    return [np.zeros(0)]

@@ -1,0 +1,27 @@
+"""A chain in plain torch, module after module: any device, any dtype, differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ascseg_cli.kernels.chain.steps import Combination
+
+
+def chain(x: Tensor, steps: Sequence[nn.Module], other: Tensor | None = None) -> Tensor:
+    """See `kernels.chain.chain`."""
+    for step in steps:
+        if isinstance(step, Combination):
+            x = step(x, other)
+        elif isinstance(step, (nn.LayerNorm, nn.Linear)):
+            x = step(x.movedim(1, -1)).movedim(-1, 1)  # (b, c, h, w) -> (b, h, w, c) and back
+        else:
+            x = step(x)
+    return x
+
+
+def side_by_side(x: Tensor, chains: Sequence[Sequence[nn.Module]]) -> Tensor:
+    """See `kernels.chain.side_by_side`."""
+    return torch.cat([chain(x, steps) for steps in chains], 1)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ascseg_cli.network.layers import conv, up
+from ascseg_cli.kernels.chain import Chain, side_by_side
+from ascseg_cli.network.layers import Fused, conv, double
 
 DILATIONS = (1, 2, 3, 4, 1, 3, 1, 3)  # branches 1–4 at the size of x, 5–6 at twice, 7–8 at half of it
 
@@ -19,9 +18,9 @@ class Branch(nn.Module):
         self.extract = nn.Sequential(conv(c, c // 2, 3, dilation=dilation), nn.BatchNorm2d(c // 2))
         self.integrate = nn.Sequential(conv(c // 2, c // 2, 1), nn.BatchNorm2d(c // 2))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (b, c, h, w) -> (b, c/2, h, w)."""
-        return self.integrate(F.relu(self.extract(x)))
+    def steps(self) -> tuple[nn.Module, ...]:
+        """(b, c, h, w) -> (b, c/2, h, w)."""
+        return (*self.extract, nn.ReLU(), *self.integrate)
 
 
 class MultiScaleFeatureAggregation(nn.Module):
@@ -29,18 +28,25 @@ class MultiScaleFeatureAggregation(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
+        self._branches = []
         for number, dilation in enumerate(DILATIONS, 1):
-            self.add_module(f"cfe{number}", Branch(c, dilation))
-        self.extract = nn.Sequential(
+            branch = Branch(c, dilation)
+            self.add_module(f"cfe{number}", branch)
+            self._branches.append(_at_its_size(number, branch))
+        self.extract = Fused(
             conv(4 * c, c, 3, groups=c), nn.BatchNorm2d(c), nn.ReLU(),
             conv(c, c, 1), nn.BatchNorm2d(c),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w), h and w even -> (b, c, h, w)."""
-        branch = [self.get_submodule(f"cfe{number}") for number in range(1, 9)]
-        same = [b(x) for b in branch[:4]]
-        large, small = up(x, 2), F.max_pool2d(x, 2)
-        finer = [F.max_pool2d(b(large), 2) for b in branch[4:6]]
-        coarser = [up(b(small), 2) for b in branch[6:]]
-        return self.extract(torch.cat(same + finer + coarser, 1))  # (b, 4c, h, w) -> (b, c, h, w)
+        return self.extract(side_by_side(x, self._branches))  # (b, 4c, h, w) -> (b, c, h, w)
+
+
+def _at_its_size(number: int, branch: Branch) -> Chain:
+    """Branches 5 and 6 see twice the size of x, 7 and 8 half of it; all end at that of x."""
+    if number <= 4:
+        return Chain(*branch.steps())
+    if number <= 6:
+        return Chain(double(), *branch.steps(), nn.MaxPool2d(2))
+    return Chain(nn.MaxPool2d(2), *branch.steps(), double())

@@ -55,6 +55,11 @@ class ASCSeg(nn.Module):
         first, second, third, fourth = (z.sigmoid() for z in self(x))
         return first, second, third, fourth
 
+    def probability(self, x: Tensor) -> Tensor:
+        """x (b, 3, h, w) as `forward` -> the prediction, (b, 1, h, w); the other heads aren't computed."""
+        self._check(x)
+        return self.final.first(self.decoder(self.encoder(x))).sigmoid()
+
     def _check(self, x: Tensor) -> None:
         if x.dim() != 4 or x.shape[1] != 3:
             raise ShapeError(f"the input is {tuple(x.shape)}; it must be (b, 3, h, w)")

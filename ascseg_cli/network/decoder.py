@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ascseg_cli.kernels.chain import Add, Chain, SoftGate, chain
 from ascseg_cli.network.aggregation import MultiScaleFeatureAggregation
 from ascseg_cli.network.focus import SalientFocusModule
-from ascseg_cli.network.layers import conv
+from ascseg_cli.network.layers import conv, double
 from ascseg_cli.network.variants import Channels
 
 
@@ -21,10 +20,11 @@ class NoiseSuppressionDecoder(nn.Module):
         super().__init__()
         self.msfa = MultiScaleFeatureAggregation(c)
         self.sf = SalientFocusModule(c)
+        self._close = Chain(Add(), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w) -> (b, c, h, w)."""
-        return F.relu(self.sf(self.msfa(x)) + x)
+        return chain(self.sf(self.msfa(x)), self._close, x)
 
 
 class FeatureAlignmentConnector(nn.Module):
@@ -32,12 +32,12 @@ class FeatureAlignmentConnector(nn.Module):
 
     def __init__(self, deep: int, c: int) -> None:
         super().__init__()
-        up2 = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
-        self.pro = nn.Sequential(up2, conv(deep, c, 1), nn.BatchNorm2d(c))
+        self.pro = nn.Sequential(double(), conv(deep, c, 1), nn.BatchNorm2d(c))
+        self._chain = Chain(*self.pro, nn.Sigmoid(), SoftGate())
 
     def forward(self, d: Tensor, e: Tensor) -> Tensor:
         """d (b, deep, h/2, w/2), e (b, c, h, w) -> (b, c, h, w)."""
-        return torch.sigmoid(self.pro(d)) * torch.sigmoid(e) + e
+        return chain(d, self._chain, e)
 
 
 class Decoder(nn.Module):

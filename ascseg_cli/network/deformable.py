@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ascseg_cli.kernels.chain import Chain, Gate, chain
 from ascseg_cli.kernels.deform_depthwise import deform_depthwise
-from ascseg_cli.network.layers import conv
+from ascseg_cli.network.layers import Fused, conv
 
 
 class DepthwiseDeformable(nn.Module):
@@ -28,13 +28,14 @@ class DeformableUnit(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.offset = nn.Sequential(conv(c, 18, 3), nn.BatchNorm2d(18))
+        self.offset = Fused(conv(c, 18, 3), nn.BatchNorm2d(18))
         self.deform = DepthwiseDeformable(c)
         self.balance = nn.Sequential(conv(c, c, 1), nn.BatchNorm2d(c))
+        self._gate = Chain(*self.balance, nn.GELU(), Gate())
 
-    def forward(self, p: Tensor) -> Tensor:
-        """p (b, c, h, w) -> (b, c, h, w)."""
-        return F.gelu(self.balance(self.deform(p, self.offset(p))))
+    def forward(self, p: Tensor, f: Tensor) -> Tensor:
+        """p, f (b, c, h, w) -> GELU(BN(conv 1(q))) · f + f (b, c, h, w), where q samples p."""
+        return chain(self.deform(p, self.offset(p)), self._gate, f)
 
 
 class DeformableConvolutionBlock(nn.Module):
@@ -42,9 +43,9 @@ class DeformableConvolutionBlock(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.pro = nn.Sequential(conv(c, c, 1), nn.BatchNorm2d(c))
+        self.pro = Fused(conv(c, c, 1), nn.BatchNorm2d(c), nn.GELU())
         self.deform = DeformableUnit(c)
 
     def forward(self, f: Tensor) -> Tensor:
         """f (b, c, h, w) -> (b, c, h, w)."""
-        return self.deform(F.gelu(self.pro(f))) * f + f
+        return self.deform(self.pro(f), f)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ascseg_cli.network.layers import conv, depthwise
+from ascseg_cli.kernels.chain import Add, Boost, Chain, Gate, HighPass, chain, side_by_side
+from ascseg_cli.network.layers import Fused, conv, depthwise
 
 
-def _path(c: int, k: int) -> nn.Sequential:
-    return nn.Sequential(depthwise(c, k), nn.BatchNorm2d(c), nn.GELU(), conv(c, c, 1), nn.BatchNorm2d(c))
+def _path(c: int, k: int) -> Fused:
+    return Fused(depthwise(c, k), nn.BatchNorm2d(c), nn.GELU(), conv(c, c, 1), nn.BatchNorm2d(c))
 
 
 class DenoisingFocusBlock(nn.Module):
@@ -24,17 +24,20 @@ class DenoisingFocusBlock(nn.Module):
         self.AP3 = _path(c, 3)
         self.norm2 = nn.BatchNorm2d(c)
         self.weight = nn.Sequential(conv(c, c, 1), nn.BatchNorm2d(c))
+        self._enter = Chain(self.norm1)
+        self._second = Chain(*self.AP2, Add())
+        self._third = Chain(*self.AP3, Add(), self.norm2)
+        self._gate = Chain(HighPass(), *self.weight, nn.Sigmoid(), Gate())
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w) -> (b, c, h, w)."""
-        q = self.norm1(x)
-        s = self.norm2(self.AP1(q) + self.AP2(q) + self.AP3(q))
-        high_pass = s - F.avg_pool2d(s, 3, 1, 1)
-        return s * torch.sigmoid(self.weight(high_pass)) + s
+        q = chain(x, self._enter)
+        s = chain(q, self._third, chain(q, self._second, self.AP1(q)))
+        return chain(s, self._gate, s)
 
 
-def _to_one_channel(pool: nn.Module, c: int) -> nn.Sequential:
-    return nn.Sequential(
+def _to_one_channel(pool: nn.Module, c: int) -> Fused:
+    return Fused(
         pool, conv(c, c, 1), nn.BatchNorm2d(c), nn.GELU(),
         conv(c, 1, 1), nn.BatchNorm2d(1),
     )  # fmt: skip
@@ -47,12 +50,14 @@ class SpatialAttentionBlock(nn.Module):
         super().__init__()
         self.ave = _to_one_channel(nn.AvgPool2d(3, 1, 1), c)
         self.max = _to_one_channel(nn.MaxPool2d(3, 1, 1), c)
+        self._pooled = Chain(*self.ave), Chain(*self.max)
         self.conv = nn.Sequential(conv(2, 1, 7), nn.BatchNorm2d(1))
+        self._gate = Chain(*self.conv, nn.Sigmoid(), Gate())
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w) -> (b, c, h, w)."""
-        g = torch.sigmoid(self.conv(torch.cat([self.ave(x), self.max(x)], 1)))  # (b, 1, h, w)
-        return g * x + x
+        pooled = side_by_side(x, self._pooled)  # (b, 2, h, w)
+        return chain(pooled, self._gate, x)
 
 
 class ChannelAttentionBlock(nn.Module):
@@ -60,16 +65,17 @@ class ChannelAttentionBlock(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.conv = nn.Sequential(
+        self.conv = Fused(
             conv(c, c, 1), nn.BatchNorm2d(c), nn.GELU(),
-            conv(c, c, 1), nn.BatchNorm2d(c),
+            conv(c, c, 1), nn.BatchNorm2d(c), nn.Sigmoid(),
         )  # fmt: skip
+        self._boost = Chain(Boost())
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w) -> (b, c, h, w)."""
         highest = x.flatten(2).max(2).values  # adaptive_max_pool2d is 6 % of a training step on a GPU
         s = (highest + x.mean((2, 3)))[:, :, None, None]  # (b, c, 1, 1)
-        return torch.sigmoid(self.conv(s)) * x + x
+        return chain(x, self._boost, self.conv(s))
 
 
 class SalientFocusModule(nn.Module):

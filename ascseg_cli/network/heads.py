@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ascseg_cli.network.layers import conv, up
+from ascseg_cli.network.layers import Fused, conv, up
 from ascseg_cli.network.variants import Channels
 
 
@@ -16,7 +16,7 @@ class Head(nn.Module):
     def __init__(self, c: int, scale: int) -> None:
         super().__init__()
         self.scale = scale
-        self.pro = nn.Sequential(conv(c, 1, 1))
+        self.pro = Fused(conv(c, 1, 1))
 
     def forward(self, d: Tensor) -> Tensor:
         """d (b, c, h/scale, w/scale) -> logits (b, 1, h, w)."""
@@ -30,6 +30,10 @@ class Heads(nn.Module):
         super().__init__()
         for i, c in enumerate(channels):
             self.add_module(f"ph{i + 1}", Head(c, 2**i))
+
+    def first(self, decoded: Sequence[Tensor]) -> Tensor:
+        """d1..d4 -> the prediction's logits (b, 1, h, w)."""
+        return self.get_submodule("ph1")(decoded[0])
 
     def forward(self, decoded: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """d1..d4 -> four logit maps (b, 1, h, w)."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ascseg_cli.kernels.chain import Add, Chain, chain
 from ascseg_cli.kernels.selective_scan import selective_scan
 from ascseg_cli.network.layers import conv, depthwise
 from ascseg_cli.network.shapes import STATES
@@ -67,14 +68,14 @@ class ParallelMambaBlock(nn.Module):
         self.pro1 = conv(c, c, 1)
         self.dwconv = depthwise(c, 7)
         self.pro2 = conv(c, c, 1)
+        self._enter = Chain(self.norm)
+        self._leave = Chain(self.norm, self.proj, Add(), self.norm, self.pro1, self.dwconv, nn.GELU(), self.pro2)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w) -> (b, c, h, w)."""
-        h, w = x.shape[2:]
-        t = x.flatten(2).transpose(1, 2)  # (b, c, h, w) -> (b, l, c)
-        groups = torch.cat(self.norm(t).chunk(GROUPS, -1))  # (4b, l, c/4), group by group
+        u = chain(x, self._enter)
+        groups = u.flatten(2).transpose(1, 2).unflatten(2, (GROUPS, -1))  # (b, l, 4, c/4)
+        groups = groups.movedim(2, 0).flatten(0, 1)  # (4b, l, c/4), group by group
         mixed = self.mamba(groups) + groups
-        v = torch.cat(mixed.chunk(GROUPS), -1)  # (b, l, c)
-        y = self.norm(self.proj(self.norm(v)) + t)
-        y = y.transpose(1, 2).unflatten(2, (h, w))  # (b, l, c) -> (b, c, h, w)
-        return self.pro2(F.gelu(self.dwconv(self.pro1(y))))
+        v = mixed.unflatten(0, (GROUPS, -1)).permute(1, 2, 0, 3).flatten(2)  # (4b, l, c/4) -> (b, l, c)
+        return chain(v.transpose(1, 2).view_as(x), self._leave, x)

@@ -32,7 +32,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "chain": ("reference", "cpu"),
     "mamba_mixer": ("reference", "cpu"),
 }
-_STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference"}
+_STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}
 
 _wanted: ContextVar[str] = ContextVar("ascseg_backend", default="auto")
 

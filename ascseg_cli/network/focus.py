@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ascseg_cli.kernels.chain import Add, Boost, Chain, Gate, HighPass, chain, side_by_side

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ascseg_cli.kernels.chain import Add, Chain, chain
-from ascseg_cli.kernels.selective_scan import selective_scan
+from ascseg_cli.kernels.mamba_mixer import mamba_mixer
 from ascseg_cli.network.layers import conv, depthwise
 from ascseg_cli.network.shapes import STATES
 
@@ -44,14 +43,18 @@ class Mamba(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """t (b, l, d) -> (b, l, d)."""
-        l = t.shape[1]
-        x, z = self.in_proj(t).chunk(2, -1)  # (b, l, e) each
-        x = self.conv1d(x.transpose(1, 2))[..., :l]  # causal: (b, e, l)
-        x = F.silu(x).transpose(1, 2)  # (b, l, e)
-        delta, B, C = self.x_proj(x).split([self.rank, STATES, STATES], -1)
-        delta = F.linear(delta, self.dt_proj.weight)  # (b, l, r) -> (b, l, e); its bias is added in the scan
-        y = selective_scan(x, delta, -self.A_log.exp(), B, C, self.D, z, self.dt_proj.bias)
-        return self.out_proj(y)
+        return mamba_mixer(
+            t,
+            self.in_proj.weight,
+            self.conv1d.weight,
+            self.conv1d.bias,
+            self.x_proj.weight,
+            self.dt_proj.weight,
+            self.dt_proj.bias,
+            self.A_log,
+            self.D,
+            self.out_proj.weight,
+        )
 
 
 class ParallelMambaBlock(nn.Module):

@@ -45,8 +45,8 @@ def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
 
     x        (b, c, h, w)
     steps    nn.Conv2d (stride 1, size kept, groups 1 or one for each output), BatchNorm2d, LayerNorm and Linear
-             (over channels), ReLU, GELU, Sigmoid, Upsample (by 2, align_corners), MaxPool2d (2, or 3 with stride 1),
-             AvgPool2d (3, stride 1), and this package's HighPass, Add, Gate, SoftGate, Boost
+             (over channels), ReLU, GELU, Sigmoid, Upsample (by 2, align_corners), MaxPool2d (2, or 3 with
+             stride 1), AvgPool2d (3, stride 1), and this package's HighPass, Add, Gate, SoftGate, Boost
     other    the second operand of Add, Gate, SoftGate, Boost
     returns  (b, c', h', w')  x's dtype
     Raises ShapeError, BackendError.

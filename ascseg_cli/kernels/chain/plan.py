@@ -31,7 +31,7 @@ class Pass:
 
 @dataclass
 class _Draft:
-    """A pass that still grows. A convolution's weights (out, in, k, k) wait in float64 for a norm to be folded in."""
+    """A pass that still grows. Weights (out, in, k, k) wait in float64 for a norm to be folded in."""
 
     into: int
     channels: int
@@ -49,7 +49,7 @@ class _Draft:
 
 
 def passes(steps: Sequence[nn.Module], channels: int, others: int) -> list[Pass]:
-    """The passes of a chain on an image with so many channels, and so many of its other operand. Raises ShapeError."""
+    """The passes of a chain on so many channels, with so many of its other operand. Raises ShapeError."""
     drafts = [_Draft(channels, channels)]
     for step in steps:
         _add(drafts, step, others)

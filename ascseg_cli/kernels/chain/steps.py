@@ -15,7 +15,7 @@ class HighPass(nn.Module):
 
 
 class Combination(nn.Module):
-    """A step that takes the chain's other operand: (b, c, h, w), or, where the chain has one channel, any number."""
+    """A step that takes the chain's other operand: (b, c, h, w); c may differ from 1 where the chain has 1."""
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """x and other -> (b, c, h, w)."""

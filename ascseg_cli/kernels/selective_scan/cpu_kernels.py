@@ -25,7 +25,7 @@ PRODUCTS, TO_DRIVE, TO_STEP, DECAYS, STATES = (block * CHUNK * WIDTH for block i
 
 
 @part
-def _channel(t, ts, row, start, c, count, line, at):
+def channel(t, ts, row, start, c, count, line, at):
     """One channel's numbers of a chunk; zeros after its end."""
     source = row * ts[0] + start * ts[1] + c * ts[2]
     for k in range(count):
@@ -52,7 +52,7 @@ def _store_vectors(scratch, target, at, count, n):
 
 
 @part
-def _steps(line, bias, D):
+def steps(line, bias, D):
     """Δ = softplus(delta + bias), Δ x, and D x, the first part of y."""
     for k in range(0, CHUNK, WIDTH):
         x, step = load(line, X + k), softplus(load(line, RAW + k) + bias)
@@ -69,7 +69,7 @@ def _sum_up(work, products, line, at):
 
 
 @part
-def _advance(state, a, line, B, C, tile, count, work):
+def advance(state, a, line, B, C, tile, count, work):
     """Run one vector of states through a chunk and add C · s to y."""
     for k in range(count):
         at = tile * CHUNK + k * WIDTH
@@ -80,7 +80,7 @@ def _advance(state, a, line, B, C, tile, count, work):
 
 
 @part
-def _gate(line):
+def gate(line):
     for k in range(0, CHUNK, WIDTH):
         z = load(line, GATE + k)
         store(line, OUT + k, load(line, OUT + k) * z * sigmoid(z))
@@ -101,18 +101,18 @@ def scan(first, last, x, xs, delta, ds, z, zs, gated, A, B, Bs, C, Cs, D, bias, 
             _load_vectors(B, Bs, row, start, count, n, b_k)
             _load_vectors(C, Cs, row, start, count, n, c_k)
             for c in range(begin, end):
-                _channel(x, xs, row, start, c, count, line, X)
-                _channel(delta, ds, row, start, c, count, line, RAW)
-                _steps(line, bias[c], D[c])
+                channel(x, xs, row, start, c, count, line, X)
+                channel(delta, ds, row, start, c, count, line, RAW)
+                steps(line, bias[c], D[c])
                 for tile in range(0, n, WIDTH):
                     state = load(states, (c - begin) * n + tile)
                     if keep:
                         store(carries, ((row * chunks + chunk) * e + c) * n + tile, state)
-                    state = _advance(state, load(A, c * n + tile), line, b_k, c_k, tile, count, work)
+                    state = advance(state, load(A, c * n + tile), line, b_k, c_k, tile, count, work)
                     store(states, (c - begin) * n + tile, state)
                 if gated:
-                    _channel(z, zs, row, start, c, count, line, GATE)
-                    _gate(line)
+                    channel(z, zs, row, start, c, count, line, GATE)
+                    gate(line)
                 for k in range(count):
                     y[(row * l + start + k) * e + c] = line[OUT + k]
 
@@ -133,7 +133,7 @@ def _ungate(line, gated):
 
 @part
 def _replay(state, a, line, B, C, tile, count, work):
-    """`_advance` again; leaves every decay, and every state from the one before the chunk on."""
+    """`advance` again; leaves every decay, and every state from the one before the chunk on."""
     store(work, STATES, state)
     for k in range(count):
         at = tile * CHUNK + k * WIDTH
@@ -214,8 +214,8 @@ def scan_backward(
             gb_k, gc_k = np.zeros(CHUNK * n, np.float32), np.zeros(CHUNK * n, np.float32)
             for c in range(begin, end):
                 for t, ts, at in ((x, xs, X), (delta, ds, RAW), (z, zs, GATE), (gy, ys, GY)):
-                    _channel(t, ts, row, start, c, count, line, at)
-                _steps(line, bias[c], D[c])
+                    channel(t, ts, row, start, c, count, line, at)
+                steps(line, bias[c], D[c])
                 _ungate(line, gated)
                 for tile in range(0, n, WIDTH):
                     a, at, at_A = load(A, c * n + tile), (c - begin) * n + tile, (row * e + c) * n + tile

@@ -1,0 +1,58 @@
+"""The whole of Mamba between its input and output tokens: arguments checked, backend picked."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import Tensor
+
+from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels import backend
+
+__all__ = ["mamba_mixer"]
+
+
+def mamba_mixer(
+    t: Tensor,
+    in_proj: Tensor,
+    conv: Tensor,
+    conv_bias: Tensor,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    out_proj: Tensor,
+) -> Tensor:
+    """Tokens mixed along the sequence.
+
+    x, z = in_proj t; x = SiLU(causal conv x); Δ, B, C = x_proj x; Δ = dt_proj Δ; out_proj of the scan's result.
+
+    t                   (b, l, d)      any strides
+    in_proj             (2e, d)        x's rows, then z's
+    conv, conv_bias     (e, 1, 4), (e,)
+    x_proj              (r + 2n, e)    rows of Δ, B, C
+    dt_proj, dt_bias    (e, r), (e,)
+    A_log, D            (e, n), (e,)   A = -exp(A_log)
+    out_proj            (d, e)
+    returns             (b, l, d)      t's dtype
+    Raises ShapeError, BackendError. Source: Gu and Dao 2023, section 3.4; scan as in `selective_scan`.
+    """
+    weights = (in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj)
+    _check(t, *weights)
+    name = "reference" if torch.is_grad_enabled() else backend.for_operator("mamba_mixer", t)
+    return importlib.import_module(f"{__name__}.{name}").mamba_mixer(t, *weights)
+
+
+def _check(t: Tensor, *weights: Tensor) -> None:
+    if t.dim() != 3 or weights[6].dim() != 2 or weights[4].dim() != 2:
+        raise ShapeError(f"t is {tuple(t.shape)}; it must be (b, l, d), A_log (e, n) and dt_proj (e, r)")
+    d, (e, n), r = t.shape[2], weights[6].shape, weights[4].shape[1]
+    shapes = [(2 * e, d), (e, 1, 4), (e,), (r + 2 * n, e), (e, r), (e,), (e, n), (e,), (d, e)]
+    names = ("in_proj", "conv", "conv_bias", "x_proj", "dt_proj", "dt_bias", "A_log", "D", "out_proj")
+    for name, tensor, shape in zip(names, weights, shapes):
+        if tuple(tensor.shape) != shape:
+            raise ShapeError(f"{name} is {tuple(tensor.shape)}; with t {tuple(t.shape)} it must be {shape}")
+        if tensor.device != t.device or tensor.dtype != t.dtype:
+            raise ShapeError(f"{name} is {tensor.dtype} on {tensor.device}; t is {t.dtype} on {t.device}")

@@ -1,0 +1,91 @@
+"""Mamba's mixer on three rungs: nested loops in float64, plain torch, the compiled chunks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from cases import assert_as_exact
+from torch import Tensor
+
+from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels import backend
+from ascseg_cli.kernels.mamba_mixer import mamba_mixer, reference
+
+
+def inputs(b: int, l: int, d: int, n: int = 16, r: int = 1, planar: bool = True) -> list[Tensor]:
+    e = 2 * d
+    t = torch.randn(b, d, l).transpose(1, 2) if planar else torch.randn(b, l, d)
+    shapes = [(2 * e, d), (e, 1, 4), (e,), (r + 2 * n, e), (e, r), (e,)]
+    decay = torch.rand(e, n).mul(3).sub(0.5)
+    return [t, *(torch.randn(shape) * 0.6 for shape in shapes), decay, torch.randn(e), torch.randn(d, e) * 0.6]
+
+
+def oracle(t, in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj):
+    """The definition, one token after another."""
+    (b, l, d), (e, n), r = t.shape, A_log.shape, dt_proj.shape[1]
+    silu = lambda v: v / (1 + math.exp(-v))  # noqa: E731
+    y = torch.zeros(b, l, d, dtype=torch.float64)
+    for row in range(b):
+        states, seen = torch.zeros(e, n, dtype=torch.float64), []
+        for k in range(l):
+            seen.append([sum(float(in_proj[c, i] * t[row, k, i]) for i in range(d)) for c in range(2 * e)])
+            x = []
+            for c in range(e):
+                past = [(seen[k - 3 + j][c] if k - 3 + j >= 0 else 0.0) for j in range(4)]
+                x.append(silu(float(conv_bias[c]) + sum(float(conv[c, 0, j]) * past[j] for j in range(4))))
+            p = [sum(float(x_proj[o, c]) * x[c] for c in range(e)) for o in range(r + 2 * n)]
+            out = []
+            for c in range(e):
+                raw = sum(float(dt_proj[c, i]) * p[i] for i in range(r)) + float(dt_bias[c])
+                step, total = math.log1p(math.exp(raw)), float(D[c]) * x[c]
+                for s in range(n):
+                    decay = math.exp(-math.exp(float(A_log[c, s])) * step)
+                    states[c, s] = decay * states[c, s] + step * p[r + s] * x[c]
+                    total += p[r + n + s] * float(states[c, s])
+                out.append(total * silu(seen[k][e + c]))
+            for i in range(d):
+                y[row, k, i] = sum(float(out_proj[i, c]) * out[c] for c in range(e))
+    return y
+
+
+@pytest.mark.parametrize("r", [1, 2])
+def test_reference_is_the_definition(r):
+    torch.manual_seed(0)
+    arguments = [t.double() for t in inputs(2, 7, 2, n=3, r=r)]
+    torch.testing.assert_close(reference.mamba_mixer(*arguments), oracle(*arguments), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("b", "l", "d", "n", "r", "planar"),
+    [
+        (4, 1024, 2, 16, 1, True), (3, 77, 3, 16, 1, False), (1, 1, 1, 16, 1, True), (2, 63, 5, 5, 2, True),
+        (2, 65, 4, 17, 1, False), (1, 130, 32, 16, 2, True), (0, 9, 2, 16, 1, True),
+    ],
+)  # fmt: skip
+def test_compiled_mixer_is_as_exact_as_plain_torch(b, l, d, n, r, planar):
+    got, plain, exact = [], [], []
+    for draw in range(3):
+        torch.manual_seed(draw)
+        arguments = inputs(b, l, d, n, r, planar)
+        with torch.no_grad():
+            with backend.using("cpu"):
+                got.append(mamba_mixer(*arguments))
+            with backend.using("reference"):
+                plain.append(reference.mamba_mixer(*arguments))
+                exact.append(reference.mamba_mixer(*(t.double() for t in arguments)))
+    assert_as_exact(got, plain, exact)
+
+
+def test_gradients_are_those_of_plain_torch():
+    arguments = [t.requires_grad_() for t in inputs(1, 20, 2)]
+    with backend.using("cpu"):
+        mamba_mixer(*arguments).sum().backward()
+    assert all(t.grad is not None and t.grad.isfinite().all() for t in arguments if t.is_leaf)
+
+
+def test_wrong_shapes_are_named():
+    arguments = inputs(1, 5, 2)
+    with pytest.raises(ShapeError, match=r"conv_bias is \(3,\)"):
+        mamba_mixer(*arguments[:3], torch.zeros(3), *arguments[4:])

@@ -2,8 +2,8 @@
 
     python benchmarks/cpu.py [--threads 2] [--rounds 15] [--size 256] [--json benchmarks/results/HARDWARE.json]
 
-Plain torch is the `reference` of every operator, channels-last, but for the scan, which would take it ten seconds,
-and the deformable sampling: those two are compiled in both. Checks the results against each other before it times them.
+Plain torch is the `reference` of every operator, channels-last, but for the scan, which would take it
+ten seconds, and the deformable sampling: those two are compiled in both. Checks the results against each other before it times them.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def _hardware() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 if __name__ == "__main__":

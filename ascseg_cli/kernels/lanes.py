@@ -226,7 +226,7 @@ def _pair_shuffle(first: int, step: int) -> Any:
         order = [first + step * lane for lane in range(a.width)]
         if not step:
             order = [first * half + lane // 2 + lane % 2 * a.width for lane in range(a.width)]
-        return a(a, a), lambda context, builder, signature, args: _shuffle(builder, *args, order)
+        return a(a, a), lambda context, builder, signature, args: _shuffle(builder, args[0], args[1], order)
 
     return shuffled
 

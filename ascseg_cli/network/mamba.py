@@ -43,6 +43,7 @@ class Mamba(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """t (b, l, d) -> (b, l, d)."""
+        assert self.conv1d.bias is not None
         return mamba_mixer(
             t,
             self.in_proj.weight,

@@ -158,9 +158,9 @@ def test_training_and_gradients_are_plain_torch(training):
 def test_what_a_chain_cannot_hold_is_named():
     x = torch.zeros(1, 4, 8, 8)
     with torch.no_grad(), backend.using("cpu"):
-        with pytest.raises(ShapeError, match="Conv2d.* can't be a step"):
+        with pytest.raises(ShapeError, match=r"Conv2d.* can't be a step"):
             chain(x, Chain(nn.Conv2d(4, 4, 3, stride=2)))
-        with pytest.raises(ShapeError, match="Tanh.* can't be a step"):
+        with pytest.raises(ShapeError, match=r"Tanh.* can't be a step"):
             chain(x, Chain(nn.Tanh()))
         with pytest.raises(ShapeError, match=r"takes torch\.float32"):
             chain(x.double(), Chain(nn.ReLU()))

@@ -1,9 +1,9 @@
 """One pass of a chain in numba: sixteen neighbouring pixels in a vector, one output row of all channels at a time.
 
 A pass reads an image (enlarged or pooled by 2 on the way, if asked), applies at most one convolution or pooling
-over neighbours, then any number of steps within a pixel, and writes each number once. Rows that the neighbours come
-from are first copied, with their border, to scratch that stays in the second-level cache; all that follows stays in
-a row's scratch in the first.
+over neighbours, then any number of steps within a pixel, and writes each number once. Rows that the neighbours
+come from are first copied, with their border, to scratch that stays in the second-level cache; all that follows
+stays in a row's scratch in the first.
 
 Arrays are flat; `t, ts` is a tensor's memory and its strides. Scratch rows are whole vectors: what lies beyond the
 image's width is computed and never written out.

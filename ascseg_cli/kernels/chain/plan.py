@@ -12,8 +12,8 @@ from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import cpu_kernels as k
 from ascseg_cli.kernels.chain.steps import Add, Boost, Gate, HighPass, SoftGate
 
-_ACTIVATIONS = {nn.ReLU: k.RELU, nn.GELU: k.GELU, nn.Sigmoid: k.SIGMOID}
-_COMBINATIONS = {Add: k.ADD, Gate: k.GATE, SoftGate: k.SOFT_GATE, Boost: k.BOOST}
+_ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: k.RELU, nn.GELU: k.GELU, nn.Sigmoid: k.SIGMOID}
+_COMBINATIONS: dict[type[nn.Module], int] = {Add: k.ADD, Gate: k.GATE, SoftGate: k.SOFT_GATE, Boost: k.BOOST}
 _BORDER = 16  # the widest that scratch rows have room for
 
 
@@ -185,7 +185,8 @@ def _in_fours(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 def _finished(draft: _Draft) -> Pass:
-    numbers, length = [], 0
+    numbers: list[np.ndarray] = []
+    length = 0
     for step, part in zip([[k.POINTWISE, 0, 0, 0], *draft.within], [[], *draft.parts]):
         if part or not numbers:
             if not numbers:

@@ -3,7 +3,8 @@
     python benchmarks/cpu.py [--threads 2] [--rounds 15] [--size 256] [--json benchmarks/results/HARDWARE.json]
 
 Plain torch is the `reference` of every operator, channels-last, but for the scan, which would take it
-ten seconds, and the deformable sampling: those two are compiled in both. Checks the results against each other before it times them.
+ten seconds, and the deformable sampling: those two are compiled in both. Checks the results against each
+other before it times them.
 """
 
 from __future__ import annotations

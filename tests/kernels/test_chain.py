@@ -73,8 +73,6 @@ def test_compiled_chains_are_as_exact_as_plain_torch(name):
                 got.append(chain(x, steps, other))
             plain.append(reference.chain(x, steps, other))
             exact.append(reference.chain(x.double(), doubled, None if other is None else other.double()))
-        if b:
-            assert_as_exact(got[-1:], plain[-1:], exact[-1:], 3.0, f"{b}×{h}×{w}")
     whole = [i for i, e in enumerate(exact) if e.numel()]
     assert_as_exact(*([ts[i] for i in whole] for ts in (got, plain, exact)))
 

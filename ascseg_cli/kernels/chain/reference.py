@@ -23,5 +23,14 @@ def chain(x: Tensor, steps: Sequence[nn.Module], other: Tensor | None = None) ->
 
 
 def side_by_side(x: Tensor, chains: Sequence[Sequence[nn.Module]]) -> Tensor:
-    """See `kernels.chain.side_by_side`."""
-    return torch.cat([chain(x, steps) for steps in chains], 1)
+    """See `kernels.chain.side_by_side`. Chains that begin by resizing x alike share its result."""
+    resized: dict[str, Tensor] = {}
+    results = []
+    for steps in chains:
+        begun = x
+        if isinstance(steps[0], (nn.Upsample, nn.MaxPool2d)):
+            key = repr(steps[0])
+            begun = resized[key] = resized[key] if key in resized else steps[0](x)
+            steps = steps[1:]
+        results.append(chain(begun, steps))
+    return torch.cat(results, 1)

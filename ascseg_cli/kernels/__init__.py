@@ -1,1 +1,1 @@
-"""Operators that torch lacks, or that are faster as one, each in several implementations; `backend.py` picks one."""
+"""Operators that torch lacks, or that are faster as one, in several implementations; `backend.py` picks one."""

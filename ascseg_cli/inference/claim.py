@@ -16,11 +16,10 @@ from ascseg_cli.inference.outputs import SUFFIXES, TEMPORARY, OutputFolder, as_o
 
 RESULTS = "results.csv"
 RUN = "run.json"
-MODES = ("new", "resume", "overwrite")
 
 
 def check(folder: Path, mode: str) -> None:
-    """Raise UsageError where a run of this mode (one of MODES) may not write into `folder`; changes nothing."""
+    """Raise UsageError where a run of this mode (new, resume or overwrite) may not write into `folder`; changes nothing."""
     with as_output_error(folder):
         if not os.path.lexists(folder):
             return

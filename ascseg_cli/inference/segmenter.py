@@ -78,8 +78,10 @@ class Segmenter:
         """
         from ascseg_cli.weights.store import locate
 
-        engine = open_engine(locate(dataset, variant), device=device, backend=backend, threads=threads)
-        return cls(engine, threshold=threshold, tta=tta)
+        file = locate(dataset, variant)
+        return cls.from_weights(
+            file, device=device, backend=backend, threads=threads, threshold=threshold, tta=tta
+        )
 
     @classmethod
     def from_weights(

@@ -19,7 +19,7 @@ RUN = "run.json"
 
 
 def check(folder: Path, mode: str) -> None:
-    """Raise UsageError where a run of this mode (new, resume or overwrite) may not write into `folder`; changes nothing."""
+    """Raise UsageError where a run in `mode` (new, resume, overwrite) may not write into `folder`."""
     with as_output_error(folder):
         if not os.path.lexists(folder):
             return

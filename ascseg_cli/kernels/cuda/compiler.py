@@ -47,17 +47,13 @@ def _compile(source: Path, code: bytes, headers: Mapping[str, bytes], options: l
     program = ctypes.c_void_p()
     names = (ctypes.c_char_p * len(headers))(*(name.encode() for name in headers))
     texts = (ctypes.c_char_p * len(headers))(*headers.values())
-    _check(
-        nvrtc.nvrtcCreateProgram(
-            ctypes.byref(program), code, source.name.encode(), len(headers), texts, names
-        )
-    )
+    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), code, source.name.encode(), len(headers), texts, names))
     try:
         flags = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         if nvrtc.nvrtcCompileProgram(program, len(options), flags):
             log = _text(nvrtc, "nvrtcGetProgramLog", program).decode(errors="replace").rstrip("\0")
             raise BackendError(
-                f"NVRTC can't compile {source.parent.name}/{source.name} ({' '.join(options[len(OPTIONS):])}): {log}",
+                f"NVRTC can't compile {source.parent.name}/{source.name} ({' '.join(options[len(OPTIONS) :])}): {log}",
                 "run with --backend reference, and report this",
             )
         return _text(nvrtc, "nvrtcGetCUBIN", program)

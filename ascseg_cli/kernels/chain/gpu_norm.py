@@ -1,0 +1,77 @@
+"""Batch normalisation between two layers on the GPU: what is passed along, and how sums over pixels are finished.
+
+A layer gives its raw result and the statistics (2, c) of it; the next one normalises while it loads. Gradients flow
+as those of raw result, statistics, weight and bias, so that no normalised image is ever stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ascseg_cli.kernels.cuda import kernel
+
+_SOURCE = Path(__file__).with_name("norm.cu")
+_THREADS, _SCRATCH = 128, 128 // 32 * 8
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """u = weight · (z − mean) / √(variance + eps) + bias.
+
+    statistics  (2, c)  means, then biased variances
+    """
+
+    statistics: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+
+@dataclass(frozen=True)
+class Running:
+    """The running values of a batch norm, which a training pass moves as torch does."""
+
+    mean: Tensor
+    variance: Tensor
+    momentum: float
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> Running:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        return cls(norm.running_mean, norm.running_var, 0.1 if norm.momentum is None else norm.momentum)
+
+
+def partial_sums(like: Tensor, blocks: int, c: int) -> Tensor:
+    """Room for two sums a channel from each block: (blocks, 2, c) float64."""
+    return like.new_empty(max(blocks, 1), 2, c, dtype=torch.float64)
+
+
+def statistics_from(partials: Tensor, count: int, pivot: Tensor | None, running: Running | None) -> Tensor:
+    """Σ (z − pivot) and Σ (z − pivot)² of every block -> mean and biased variance, (2, c) float32.
+
+    partials  (blocks, 2, c) float64
+    count     b·h·w, the numbers of a channel
+    pivot     (c,) or None for zeros
+    running   moved in place, if given
+    """
+    blocks, _, c = partials.shape
+    result = partials.new_empty(2, c, dtype=torch.float32)
+    moved = (running.mean, running.variance, float(running.momentum)) if running else (None, None, 0.0)
+    finish = kernel(_SOURCE, "finish_statistics")
+    finish((c,), _THREADS, partials, blocks, c, float(count), pivot, result, *moved, shared=_SCRATCH)
+    return result
+
+
+def norm_gradients(partials: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor, Tensor]:
+    """Σ g and Σ g·(z − mean) of every block -> gradients of statistics (2, c), weight (c,) and bias (c,)."""
+    blocks, _, c = partials.shape
+    result = partials.new_empty(4, c, dtype=torch.float32)
+    finish = kernel(_SOURCE, "finish_gradients")
+    given = (norm.statistics, norm.weight, float(norm.eps))
+    finish((c,), _THREADS, partials, blocks, c, *given, result, result[2], result[3], shared=_SCRATCH)
+    return result[:2], result[2], result[3]

@@ -1,0 +1,51 @@
+// The last step of sums over pixels: partial sums of all blocks, added in a fixed order, to statistics or gradients.
+// One block of threads for each channel.
+#include "norm.cuh"
+
+// Two sums of one channel over all blocks; partials (blocks, 2, c).
+DEVICE double2 summed(const double* partials, int blocks, int c, int i, double* scratch) {
+    double first = 0.0, second = 0.0;
+    for (int block = threadIdx.x; block < blocks; block += blockDim.x) {
+        const double* at = partials + size_t(block) * 2 * c + i;
+        first += at[0];
+        second += at[c];
+    }
+    first = block_sum(first, scratch);
+    second = block_sum(second, scratch);
+    return make_double2(first, second);
+}
+
+// partials: Σ (z − pivot), Σ (z − pivot)²  ->  statistics (2, c); running values move by `momentum` as torch's do
+KERNEL finish_statistics(
+    const double* partials, int blocks, int c, float count, const float* pivot, float* statistics,
+    float* running_mean, float* running_var, float momentum
+) {
+    SHARED(double, scratch);
+    const int i = blockIdx.x;
+    const double2 sums = summed(partials, blocks, c, i, scratch);
+    if (threadIdx.x != 0) return;
+    const double offset = sums.x / count, mean = offset + (pivot ? pivot[i] : 0.0);
+    const double variance = fmax(sums.y / count - offset * offset, 0.0);
+    statistics[i] = float(mean);
+    statistics[c + i] = float(variance);
+    if (running_mean == nullptr) return;
+    const double unbiased = variance * (double(count) / fmax(double(count) - 1.0, 1.0));
+    running_mean[i] = float((1.0 - momentum) * running_mean[i] + momentum * mean);
+    running_var[i] = float((1.0 - momentum) * running_var[i] + momentum * unbiased);
+}
+
+// partials: Σ g, Σ g·(z − mean)  ->  dstatistics (2, c), dweight (c), dbias (c)
+KERNEL finish_gradients(
+    const double* partials, int blocks, int c, const float* statistics, const float* weight, float eps,
+    float* dstatistics, float* dweight, float* dbias
+) {
+    SHARED(double, scratch);
+    const int i = blockIdx.x;
+    const double2 sums = summed(partials, blocks, c, i, scratch);
+    if (threadIdx.x != 0) return;
+    const double inverse = rsqrt(double(statistics[c + i]) + eps), scale = weight[i] * inverse;
+    dstatistics[i] = float(-scale * sums.x);
+    dstatistics[c + i] = float(-0.5 * scale * inverse * inverse * sums.y);
+    dweight[i] = float(inverse * sums.y);
+    dbias[i] = float(sums.x);
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,6 +34,7 @@ class TorchEngine:
     """The network in torch, with the kernels of one backend, in float32 and without TF32."""
 
     def __init__(self, checkpoint: Checkpoint, *, device: str, backend: str) -> None:
+        from ascseg_cli.inference.replay import Replay
         from ascseg_cli.kernels.backend import resolve
         from ascseg_cli.network.asc_seg import ASCSeg
 
@@ -44,6 +46,9 @@ class TorchEngine:
         self._layout = _memory_format(self._device, self.backend)
         self._network = ASCSeg.from_checkpoint(checkpoint).to(self._device)
         self._network.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's stubs forget it
+        self._run: Callable[[torch.Tensor], torch.Tensor] = self._network.probability
+        if self._device.type == "cuda":
+            self._run = Replay(self._run)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32, 0..1."""
@@ -53,7 +58,7 @@ class TorchEngine:
 
         x = torch.from_numpy(images).to(self._device).contiguous(memory_format=self._layout)
         with torch.inference_mode(), using(self.backend), torch.backends.cudnn.flags(allow_tf32=False):
-            p = self._network.probability(x)
+            p = self._run(x)
         return p[:, 0].cpu().numpy()
 
 

@@ -1,7 +1,7 @@
 """Batch normalisation between two layers on the GPU: what is passed along, and how sums over pixels are finished.
 
-A layer gives its raw result and the statistics (2, c) of it; the next one normalises while it loads. Gradients flow
-as those of raw result, statistics, weight and bias, so that no normalised image is ever stored.
+A layer gives its raw result and the statistics (2, c) of it; the next one normalises while it loads. Gradients
+flow as those of raw result, statistics, weight and bias, so that no normalised image is ever stored.
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ def _compile(source: Path, code: bytes, headers: Mapping[str, bytes], options: l
         flags = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         if nvrtc.nvrtcCompileProgram(program, len(options), flags):
             log = _text(nvrtc, "nvrtcGetProgramLog", program).decode(errors="replace").rstrip("\0")
+            made = f"{source.parent.name}/{source.name} ({' '.join(options[len(OPTIONS) :])})"
             raise BackendError(
-                f"NVRTC can't compile {source.parent.name}/{source.name} ({' '.join(options[len(OPTIONS) :])}): {log}",
+                f"NVRTC can't compile {made}: {log}",
                 "run with --backend reference, and report this",
             )
         return _text(nvrtc, "nvrtcGetCUBIN", program)

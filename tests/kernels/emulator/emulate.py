@@ -1,4 +1,4 @@
-"""Runs our CUDA kernels without a GPU: compiled as C++ by g++, every thread a fiber, on tensors in the CPU's memory.
+"""Runs our CUDA kernels without a GPU: compiled as C++ by g++, every thread a fiber, on tensors of the CPU.
 
     with emulated():
         y = gpu_operator(x)          # x on the CPU

@@ -1,0 +1,187 @@
+"""A chain on the GPU with gradients, or with the statistics of the batch: one layer after another.
+
+A normalisation and an activation wait until a layer loads what they belong to, so most are never stored: see
+`gpu_norm.py`. What still waits at the end of the chain is applied there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels.chain import Chain
+from ascseg_cli.kernels.chain.gpu_dense import dense
+from ascseg_cli.kernels.chain.gpu_grouped import grouped
+from ascseg_cli.kernels.chain.gpu_layernorm import layer_normed
+from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running
+from ascseg_cli.kernels.chain.gpu_pixelwise import applied, concatenated
+from ascseg_cli.kernels.chain.gpu_resize import doubled, halved, high_passed, pooled_max, pooled_mean
+from ascseg_cli.kernels.chain.steps import Add, Boost, Combination, Gate, HighPass, SoftGate
+
+_ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.GELU: "gelu", nn.Sigmoid: "sigmoid"}
+_COMBINATIONS: dict[type[nn.Module], str] = {Add: "add", Gate: "gate", SoftGate: "soft_gate", Boost: "boost"}
+
+
+@dataclass(frozen=True)
+class _Value:
+    """An image as it is stored, and what is still to be done to it: a normalisation, then an activation."""
+
+    stored: Tensor
+    statistics: Tensor | None = None  # of `stored`, where a batch norm follows
+    norm: Normalisation | None = None
+    activation: str = "none"
+
+    @property
+    def waits(self) -> bool:
+        return self.norm is not None or self.activation != "none"
+
+
+def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
+    """See `kernels.chain.chain`; float32, differentiable."""
+    return _applied(_run(x, steps, other)).stored
+
+
+def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
+    """See `kernels.chain.side_by_side`. Chains that begin by resizing x alike share its result."""
+    resized: dict[str, Tensor] = {}
+    parts = []
+    for steps in chains:
+        begun, rest = x, list(steps)
+        if isinstance(rest[0], (nn.Upsample, nn.MaxPool2d)):
+            key = repr(rest[0])
+            begun = resized[key] = resized[key] if key in resized else _run(x, rest[:1], None).stored
+            rest = rest[1:]
+        value = _run(begun, rest, None)
+        if value.activation == "sigmoid":
+            value = _applied(value)
+        parts.append((value.stored, value.norm, value.activation))
+    return concatenated(parts)
+
+
+def _run(x: Tensor, steps: Sequence[nn.Module], other: Tensor | None) -> _Value:
+    if x.dtype != torch.float32:
+        raise ShapeError(f"x is {x.dtype}; gradients on the gpu backend take torch.float32", "use --backend auto")
+    value, rest = _Value(x), _reordered(steps)
+    while rest:
+        done, value = _step(value, rest, other)
+        rest = rest[done:]
+    return value
+
+
+def _reordered(steps: Sequence[nn.Module]) -> list[nn.Module]:
+    """A 1×1 convolution comes before the enlargement that it follows: exact, since bilinear weights sum to one."""
+    ordered = list(steps)
+    for i in range(len(ordered) - 1):
+        first, second = ordered[i : i + 2]
+        if isinstance(first, nn.Upsample) and isinstance(second, nn.Conv2d) and second.kernel_size == (1, 1):
+            ordered[i : i + 2] = second, first
+    return ordered
+
+
+def _step(value: _Value, steps: list[nn.Module], other: Tensor | None) -> tuple[int, _Value]:
+    """How many steps are done at once, and what they give."""
+    step, following = steps[0], steps[1] if len(steps) > 1 else None
+    if isinstance(step, nn.BatchNorm2d):
+        return 1, _batch_norm(value, step)
+    if type(step) in _ACTIVATIONS and getattr(step, "approximate", "none") == "none":
+        ready = _applied(value) if value.activation != "none" else value
+        return 1, replace(ready, activation=_ACTIVATIONS[type(step)])
+    if isinstance(step, (nn.Conv2d, nn.Linear)):
+        return 1, _convolution(value, step, following)
+    if isinstance(step, Combination):
+        return _combination(value, steps, other)
+    if isinstance(step, nn.LayerNorm):
+        return 1, _Value(layer_normed(_applied(value).stored, step.weight, step.bias, step.eps))
+    return 1, _neighbours(value, step, following)
+
+
+def _wants_batch(following: nn.Module | None) -> tuple[bool, Running | None]:
+    """Whether a layer is to give its statistics, and the running values to be moved by them."""
+    batch = isinstance(following, nn.BatchNorm2d) and following.training
+    return batch, Running.of(following) if batch and isinstance(following, nn.BatchNorm2d) else None
+
+
+def _batch_norm(value: _Value, step: nn.BatchNorm2d) -> _Value:
+    ready = _applied(value) if value.waits else value
+    if not step.training:
+        assert step.running_mean is not None
+        assert step.running_var is not None
+        statistics: Tensor | None = torch.stack([step.running_mean, step.running_var])
+    elif ready.statistics is None:
+        stored, statistics = applied(ready.stored, batch=True, running=Running.of(step))
+        ready = _Value(stored)
+    else:
+        statistics = ready.statistics
+    assert statistics is not None
+    return _Value(ready.stored, norm=Normalisation(statistics, step.weight, step.bias, step.eps))
+
+
+def _applied(value: _Value, following: nn.Module | None = None) -> _Value:
+    """The image itself, with nothing left to be done."""
+    if not value.waits:
+        return value
+    batch, running = _wants_batch(following)
+    given = {"norm": value.norm, "activation": value.activation}
+    return _Value(*applied(value.stored, **given, batch=batch, running=running))
+
+
+def _convolution(value: _Value, step: nn.Conv2d | nn.Linear, following: nn.Module | None) -> _Value:
+    ready = _applied(value) if value.activation == "sigmoid" else value
+    batch, running = _wants_batch(following)
+    given = {"norm": ready.norm, "activation": ready.activation, "batch": batch, "running": running}
+    if isinstance(step, nn.Linear):
+        return _Value(*dense(ready.stored, step.weight[:, :, None, None], step.bias, **given))
+    _check(step)
+    if step.groups == 1:
+        return _Value(*dense(ready.stored, step.weight, step.bias, dilation=int(step.dilation[0]), **given))
+    return _Value(*grouped(ready.stored, step.weight, step.bias, **given))
+
+
+def _check(step: nn.Conv2d) -> None:
+    size, dilation = step.kernel_size[0], int(step.dilation[0])
+    square = step.kernel_size == (size, size) and step.dilation == (dilation, dilation) and size in (1, 3, 5, 7)
+    border = dilation * (size - 1) // 2
+    plain = step.stride == (1, 1) and step.padding == (border, border) and step.padding_mode == "zeros"
+    grouping = step.groups == 1 or (step.groups == step.out_channels and dilation == 1)
+    if not (square and plain and grouping and dilation <= 4):
+        raise ShapeError(f"{step} can't be a step of a chain on the GPU", "use --backend reference")
+
+
+def _combination(value: _Value, steps: list[nn.Module], other: Tensor | None) -> tuple[int, _Value]:
+    closes = len(steps) > 1 and type(steps[1]) in _ACTIVATIONS
+    done = 2 if closes else 1
+    batch, running = _wants_batch(steps[done] if len(steps) > done else None)
+    then = _ACTIVATIONS[type(steps[1])] if closes else "none"
+    if then == "gelu":  # no chain of ours has it
+        done, then, batch, running = 1, "none", False, None
+    combine = _COMBINATIONS[type(steps[0])]
+    given = {"norm": value.norm, "activation": value.activation, "batch": batch, "running": running}
+    return done, _Value(*applied(value.stored, combine=combine, other=other, then=then, **given))
+
+
+def _neighbours(value: _Value, step: nn.Module, following: nn.Module | None) -> _Value:
+    """Resizing and pooling."""
+    if isinstance(step, nn.Upsample):
+        batch, running = _wants_batch(following)
+        given = {"norm": value.norm, "activation": value.activation}
+        if value.activation == "sigmoid":
+            value, given = _applied(value), {"norm": None, "activation": "none"}
+        return _Value(*doubled(value.stored, **given, batch=batch, running=running))
+    if isinstance(step, nn.MaxPool2d) and step.kernel_size == 2:
+        ready = _applied(value) if value.activation == "sigmoid" else value
+        return _Value(halved(ready.stored, norm=ready.norm, activation=ready.activation))
+    return _Value(_pooling(step)(_applied(value).stored))
+
+
+def _pooling(step: nn.Module) -> Callable[[Tensor], Tensor]:
+    if isinstance(step, nn.MaxPool2d) and (step.kernel_size, step.stride, step.padding) == (3, 1, 1):
+        return pooled_max
+    if isinstance(step, nn.AvgPool2d) and (step.kernel_size, step.stride, step.padding) == (3, 1, 1):
+        return pooled_mean
+    if isinstance(step, HighPass):
+        return high_passed
+    raise ShapeError(f"{step} can't be a step of a chain on the GPU", "use --backend reference")

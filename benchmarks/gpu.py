@@ -32,6 +32,7 @@ from ascseg_cli.training.step import Optimiser, TrainingStep
 
 SIDE = 256
 MASK_THRESHOLD = 0.5
+SETTINGS = (("fp32_exact", False, None), ("fp32", True, None), ("bf16", True, torch.bfloat16))
 FLOOR_BYTES = 147e6  # an image's unavoidable traffic in float32, fully fused: docs/performance.md
 
 

@@ -21,25 +21,32 @@ from typing import Any
 
 from torch import Tensor
 
-from ascseg_cli.kernels import cuda
+from ascseg_cli.kernels import backend, cuda
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
+_TRITON = ("selective_scan",)  # written for another compiler, which has an emulator of its own
 _FOLDER = Path(tempfile.gettempdir()) / "ascseg-emulated"
 _OPTIONS = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-ffp-contract=fast", "-mfma", "-shared", "-fPIC", "-w"]
 
 
 @contextlib.contextmanager
 def emulated() -> Iterator[None]:
-    """Inside, kernels that are asked for run on the CPU."""
-    before = cuda._load
-    cuda._load = load
+    """Inside, kernels that are asked for run on the CPU, and operators under `auto` take the `gpu` backend."""
+    before = cuda._load, backend.for_operator
+    cuda._load, backend.for_operator = load, _for_operator
     cuda.kernel.cache_clear()
     try:
         yield
     finally:
-        cuda._load = before
+        cuda._load, backend.for_operator = before
         cuda.kernel.cache_clear()
+
+
+def _for_operator(operator: str, tensor: Tensor) -> str:
+    wanted = backend._wanted.get()
+    gpu = wanted in ("auto", "gpu") and "gpu" in backend.OPERATORS[operator] and operator not in _TRITON
+    return "gpu" if gpu else "reference"
 
 
 def load(source: Path, name: str, constants: dict[str, int]) -> Callable[..., None]:

@@ -1,0 +1,111 @@
+"""Chains with gradients on the GPU's layers, against plain torch in float64: results, running values, gradients."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import pytest
+import torch
+from cases import assert_as_exact
+from emulator.emulate import emulated
+from test_chain import CHAINS
+from torch import Tensor, nn
+
+from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels.chain import Add, Chain, gpu_layers, reference
+
+SIZES = [(2, 6, 34), (3, 18, 2), (2, 5, 7)]
+EVEN = [(2, 6, 34), (3, 18, 2), (2, 4, 8)]
+
+
+@pytest.fixture(params=["emulated", "cuda"])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU was found")
+    if request.param == "emulated" and shutil.which("g++") is None:
+        pytest.skip("g++ isn't installed")
+    with emulated() if request.param == "emulated" else nullcontext():
+        yield "cpu" if request.param == "emulated" else "cuda"
+
+
+def run(
+    operator, steps, x: Tensor, other: Tensor | None, gradient: Tensor, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """The result, the gradients of operands and parameters, and the running values afterwards."""
+    modules = [copy.deepcopy(step).to(x.device, dtype) for step in steps]
+    leaves = [None if t is None else t.detach().to(dtype).requires_grad_() for t in (x, other)]
+    y = operator(leaves[0], Chain(*modules), leaves[1])
+    y.backward(gradient.to(dtype))
+    found = {"y": y.detach(), "x": leaves[0].grad}
+    if other is not None:
+        found["other"] = leaves[1].grad
+    for i, module in enumerate(modules):
+        for name, p in module.named_parameters():
+            found[f"{i}.{name}"] = p.grad
+        for name, b in module.named_buffers():
+            if b.is_floating_point():
+                found[f"{i}.{name}"] = b
+    return found
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", CHAINS)
+def test_layers_are_as_exact_as_plain_torch(device: str, name: str, training: bool) -> None:
+    c, make, others = CHAINS[name]
+    torch.manual_seed(0)
+    steps = [step.train(training) for step in make()]
+    halves = any(isinstance(step, nn.MaxPool2d) and step.kernel_size == 2 for step in steps)
+    draws: list[list[dict[str, Tensor]]] = [[], [], []]
+    for b, h, w in EVEN if halves else SIZES:
+        x = torch.randn(b, h, w, c, device=device).permute(0, 3, 1, 2)
+        size = (h, w) if others > 0 else (1, 1)
+        other = torch.randn(b, abs(others), *size, device=device) if others else None
+        shape = reference.chain(x, [s.to(device) for s in steps], other).shape
+        gradient = torch.randn(shape, device=device)
+        for kept, operator, dtype in zip(
+            draws, (gpu_layers.chain, reference.chain, reference.chain), (torch.float32,) * 2 + (torch.float64,)
+        ):
+            kept.append(run(operator, steps, x, other, gradient, dtype))
+    for key, exact in draws[2][0].items():
+        if exact.abs().max() < 1e-12 or _before_a_batch_norm(key, steps, training):
+            continue
+        assert_as_exact(*([draw[key] for draw in kept] for kept in draws), 2.0, f"{name}: {key}")
+
+
+def _before_a_batch_norm(key: str, steps: list[nn.Module], training: bool) -> bool:
+    """A bias that a batch norm takes away again has a gradient of nothing but rounding."""
+    if not training or not key.endswith(".bias"):
+        return False
+    after = int(key.split(".")[0]) + 1
+    return after < len(steps) and isinstance(steps[after], nn.BatchNorm2d)
+
+
+def test_parts_side_by_side(device: str) -> None:
+    torch.manual_seed(1)
+    parts = [
+        [nn.Conv2d(8, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)],
+        [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), nn.Conv2d(8, 4, 1), nn.MaxPool2d(2)],
+        [nn.MaxPool2d(2), nn.Conv2d(8, 5, 1), nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)],
+    ]
+    x = torch.randn(2, 8, 6, 10, device=device, requires_grad=True)
+    doubled = x.detach().double().requires_grad_()
+    chains = [Chain(*(m.to(device) for m in part)) for part in parts]
+    exact = reference.side_by_side(doubled, [[copy.deepcopy(m).double() for m in part] for part in parts])
+    y = gpu_layers.side_by_side(x, chains)
+    torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5)
+    (y * y).sum().backward()
+    (exact * exact).sum().backward()
+    torch.testing.assert_close(x.grad.double(), doubled.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_what_layers_cannot_hold_is_named() -> None:
+    x = torch.zeros(1, 4, 8, 8)
+    with pytest.raises(ShapeError, match=r"Conv2d.* can't be a step"):
+        gpu_layers.chain(x, Chain(nn.Conv2d(4, 4, 3, stride=2)))
+    with pytest.raises(ShapeError, match=r"Tanh.* can't be a step"):
+        gpu_layers.chain(x, Chain(nn.Tanh()))
+    with pytest.raises(ShapeError, match=r"take torch\.float32"):
+        gpu_layers.chain(x.double(), Chain(Add()), x.double())

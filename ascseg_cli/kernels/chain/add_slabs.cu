@@ -1,0 +1,18 @@
+// The sum over slabs: partials (slabs, n) -> result (n), in a fixed order, in double.
+// A block of 8 warps adds 32 numbers; each warp every eighth slab.
+#include "device.cuh"
+
+KERNEL add_slabs(const float* __restrict__ partials, int slabs, int n, float* __restrict__ result) {
+    SHARED(double, scratch);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, at = blockIdx.x * 32 + lane;
+    double total = 0.0;
+    if (at < n) {
+#pragma unroll 4
+        for (int slab = warp; slab < slabs; slab += 8) total += partials[size_t(slab) * n + at];
+    }
+    scratch[threadIdx.x] = total;
+    __syncthreads();
+    if (warp > 0 || at >= n) return;
+    for (int w = 1; w < 8; w++) total += scratch[w * 32 + lane];
+    result[at] = float(total);
+}

@@ -1,0 +1,182 @@
+// A dense k × k convolution of one tile of an image, by one block of threads, from IN to OUT channels; the gradient
+// of the input is one too, with the weights transposed. Constants:
+//   IN, OUT, K, DILATION  the convolution
+//   ACROSS, ROWS          ACROSS · ROWS threads share the tile's pixels; a thread owns PX of a row, DILATION apart
+//   OWN, GROUPS           output channels of a thread; groups of them in a block
+//   SPLITS                threads that share a pixel's input channels and rows of the kernel
+//   CHUNK                 input channels in shared memory at a time; a multiple of four, or all if fewer
+//   VEC, OUT_VEC          input channels loaded at once; output channels stored at once
+//   STEP, LINE, PLANE     the tile in shared memory, in float4: see `place`
+#pragma once
+#include "dense.cuh"
+
+constexpr int PIXEL_THREADS = ACROSS * ROWS, WORKERS = PIXEL_THREADS * GROUPS, THREADS = WORKERS * SPLITS;
+constexpr int HALO = K / 2 * DILATION, WIDTH = PX * ACROSS;
+constexpr int TILE_ROWS = ROWS + 2 * HALO, TILE_COLUMNS = WIDTH + 2 * HALO;
+constexpr int LANES = IN < 4 ? IN : 4, QUADS = ceil_div(CHUNK, 4), CHUNKS = ceil_div(IN, CHUNK);
+constexpr int ENTRIES = ceil_div(CHUNKS * CHUNK, 4) * 4;
+constexpr int ROOM = ceil_div(OWN, 4) * 4, BLOCK_ROOM = ROOM * GROUPS;
+constexpr int SUMS = OWN <= 1 ? 2 : OWN <= 2 ? 4 : OWN <= 4 ? 8 : 16;  // 2 · OWN, up to a power of two
+static_assert(OWN <= 8 && PIXEL_THREADS % 32 == 0 && ACROSS % DILATION == 0);
+
+// Shared memory, in this order: the table, the tile, the weights; the last two are reused when sums are made.
+struct Memory {
+    float* table;
+    float4* tile;
+    float* weights;
+    DEVICE explicit Memory(float* base)
+        : table(base), tile(reinterpret_cast<float4*>(base + 3 * ENTRIES)),
+          weights(base + 3 * ENTRIES + 4 * QUADS * PLANE) {}
+};
+
+// Where four channels of a pixel lie. Columns that a thread's neighbours read at the same time lie side by side,
+// and 8 threads in a row always read 8 different banks.
+DEVICE int place(int quad, int row, int column) {
+    const int q = column / DILATION;
+    return quad * PLANE + row * LINE + q % PX * STEP + q / PX * DILATION + column % DILATION;
+}
+
+// Which pixels and channels are this thread's.
+struct Place {
+    int image, y, x, t, row, group, split, channel;  // x: the first of PX columns; channel: the first of OWN
+    int y0, x0;                                      // the tile's corner
+    DEVICE Place(int h, int w) {
+        const int across = ceil_div(w, WIDTH), tiles = across * ceil_div(h, ROWS);
+        const int tile = blockIdx.x % tiles, worker = threadIdx.x % WORKERS;
+        image = blockIdx.x / tiles;
+        y0 = tile / across * ROWS, x0 = tile % across * WIDTH;
+        t = worker % ACROSS, row = worker / ACROSS % ROWS, group = worker / PIXEL_THREADS, split = threadIdx.x / WORKERS;
+        y = y0 + row, x = x0 + t / DILATION * (DILATION * PX) + t % DILATION;
+        channel = (blockIdx.y * GROUPS + group) * OWN;
+    }
+};
+
+DEVICE float lane_of(float4 v, int n) { return n == 0 ? v.x : n == 1 ? v.y : n == 2 ? v.z : v.w; }
+
+// Weights of input channels from `first`, all taps, as (channel, tap, output channel of the block).
+template <bool TRANSPOSED> DEVICE void load_weights(float* to, const float* weight, int first) {
+    constexpr int TAPS = K * K, COUNT = (LANES < 4 ? LANES : CHUNK) * TAPS * BLOCK_ROOM;
+#pragma unroll 4
+    for (int e = threadIdx.x; e < COUNT; e += THREADS) {
+        const int slot = e % BLOCK_ROOM, tap = e / BLOCK_ROOM % TAPS, in = first + e / BLOCK_ROOM / TAPS;
+        const int out = (blockIdx.y * GROUPS + slot / ROOM) * OWN + slot % ROOM;
+        const int from = TRANSPOSED ? (in * OUT + out) * TAPS + (TAPS - 1 - tap) : (out * IN + in) * TAPS + tap;
+        to[e] = slot % ROOM < OWN && out < OUT && in < IN ? weight[from] : 0.0f;
+    }
+}
+
+// Adds the chunk in shared memory. A thread reads K + PX − 1 pixels for K taps of PX pixels.
+DEVICE void add_chunk(float (&sum)[PX][OWN], const Memory& memory, const Place& me) {
+#pragma unroll 1
+    for (int item = me.split; item < QUADS * K; item += SPLITS) {
+        const int quad = item / K, ky = item % K;
+        const float4* line = memory.tile + quad * PLANE + (me.row + ky * DILATION) * LINE + me.t;
+        const float* weights = memory.weights + (quad * 4 * K + ky) * K * BLOCK_ROOM + me.group * ROOM;
+        float4 x[PX + K - 1];
+#pragma unroll
+        for (int m = 0; m < PX + K - 1; m++) x[m] = line[m % PX * STEP + m / PX * DILATION];
+#pragma unroll
+        for (int kx = 0; kx < K; kx++)
+#pragma unroll
+            for (int n = 0; n < LANES; n++) {
+                float own[ROOM];
+#pragma unroll
+                for (int o = 0; o < ROOM; o += 4) {
+                    const float4 v = load4(weights + (n * K * K + kx) * BLOCK_ROOM + o);
+                    own[o] = v.x, own[o + 1] = v.y, own[o + 2] = v.z, own[o + 3] = v.w;
+                }
+#pragma unroll
+                for (int p = 0; p < PX; p++)
+#pragma unroll
+                    for (int o = 0; o < OWN; o++) sum[p][o] = fmaf(lane_of(x[kx + p], n), own[o], sum[p][o]);
+            }
+    }
+}
+
+// The convolution: afterwards threads of split 0 hold the result in `sum`; shared memory is free behind a barrier.
+template <bool TRANSPOSED, class Source>
+DEVICE void convolve(
+    float (&sum)[PX][OWN], const Source& source, const float* weight, const Memory& memory, const Place& me, int h, int w
+) {
+#pragma unroll
+    for (int p = 0; p < PX; p++)
+#pragma unroll
+        for (int o = 0; o < OWN; o++) sum[p][o] = 0.0f;
+#pragma unroll 1
+    for (int first = 0; first < IN; first += CHUNK) {
+        __syncthreads();
+        const auto put = [&](int row, int column, int c, const float (&v)[VEC]) {
+            keep(reinterpret_cast<float*>(memory.tile + place(c / 4, row, column)) + c % 4, v);
+        };
+        load_tile<VEC, TILE_ROWS, TILE_COLUMNS, CHUNK, THREADS>(
+            source, memory.table, ENTRIES, first, IN, me.y0 - HALO, me.x0 - HALO, h, w, put);
+        load_weights<TRANSPOSED>(memory.weights, weight, first);
+        __syncthreads();
+        add_chunk(sum, memory, me);
+    }
+    __syncthreads();
+    if constexpr (SPLITS > 1) {
+        float* scratch = reinterpret_cast<float*>(memory.tile) + threadIdx.x % WORKERS;
+        if (me.split > 0)
+#pragma unroll
+            for (int n = 0; n < PX * OWN; n++)
+                scratch[((me.split - 1) * PX * OWN + n) * WORKERS] = sum[n / OWN][n % OWN];
+        __syncthreads();
+        if (me.split == 0)
+            for (int s = 0; s < SPLITS - 1; s++)
+#pragma unroll
+                for (int n = 0; n < PX * OWN; n++) sum[n / OWN][n % OWN] += scratch[(s * PX * OWN + n) * WORKERS];
+        __syncthreads();
+    }
+}
+
+// A pixel's channels from or to memory, those that exist.
+DEVICE void load_own(float (&v)[OWN], const float* from, int channel, int vec) {
+#pragma unroll
+    for (int o = 0; o < OWN; o += 4)
+        if (vec == 4 && OWN % 4 == 0) {
+            if (channel + o < OUT) {
+                const float4 t = load4(from + o);
+                v[o] = t.x, v[(o + 1) % OWN] = t.y, v[(o + 2) % OWN] = t.z, v[(o + 3) % OWN] = t.w;
+            }
+        } else {
+#pragma unroll
+            for (int n = o; n < OWN && n < o + 4; n++) v[n] = channel + n < OUT ? from[n] : 0.0f;
+        }
+}
+
+DEVICE void store_own(float* to, const float (&v)[OWN], int channel) {
+    if constexpr (OUT_VEC == 4) {
+#pragma unroll
+        for (int o = 0; o < OWN; o += 4)
+            if (channel + o < OUT) store4(to + o, make_float4(v[o], v[o + 1], v[o + 2], v[o + 3]));
+    } else if constexpr (OUT_VEC == 2) {
+#pragma unroll
+        for (int o = 0; o < OWN; o += 2)
+            if (channel + o < OUT) *reinterpret_cast<float2*>(to + o) = make_float2(v[o], v[o + 1]);
+    } else {
+#pragma unroll
+        for (int o = 0; o < OWN; o++)
+            if (channel + o < OUT) to[o] = v[o];
+    }
+}
+
+// Two sums a channel of this thread, over the block, to partials (blocks, 2, OUT). Every thread must come here.
+// sums  the first sum of channel o in [o], the second in [SUMS / 2 + o]; threads of split 0
+DEVICE void store_sums(double (&sums)[SUMS], double* partials, const Memory& memory, const Place& me) {
+    constexpr int WARPS = PIXEL_THREADS / 32;
+    double* scratch = reinterpret_cast<double*>(memory.tile);
+    if (me.split == 0) {
+        const double total = warp_sums(sums);
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        if (lane % (32 / SUMS) == 0) scratch[warp * SUMS + lane / (32 / SUMS)] = total;
+    }
+    __syncthreads();
+    for (int e = threadIdx.x; e < GROUPS * SUMS; e += THREADS) {
+        const int group = e / SUMS, n = e % SUMS, o = n % (SUMS / 2);
+        const int channel = (blockIdx.y * GROUPS + group) * OWN + o;
+        double total = 0.0;
+        for (int warp = 0; warp < WARPS; warp++) total += scratch[(group * WARPS + warp) * SUMS + n];
+        if (o < OWN && channel < OUT) partials[(size_t(blockIdx.x) * 2 + n / (SUMS / 2)) * OUT + channel] = total;
+    }
+}

@@ -22,6 +22,7 @@ DEVICE FromStatistics from_statistics(const float* statistics, const float* dsta
     return {statistics[i], dstatistics[i] / count, 2.0f * dstatistics[c + i] / count};
 }
 
+// `direct` isn't added to dy alone: that would round all of one size alike, and their sum would feel it.
 DEVICE float with_statistics(float dy, float z, FromStatistics s) {
-    return dy + s.direct + s.slope * (z - s.mean);
+    return dy + fmaf(s.slope, z - s.mean, s.direct);
 }

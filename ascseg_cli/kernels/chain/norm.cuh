@@ -8,7 +8,7 @@ struct Norm { float mean, scale, shift; };
 // statistics (2, c): means, then biased variances; null: nothing is normalised
 DEVICE Norm norm_of(const float* statistics, const float* weight, const float* bias, float eps, int c, int i) {
     if (statistics == nullptr) return {0.0f, 1.0f, 0.0f};
-    return {statistics[i], weight[i] * rsqrtf(statistics[c + i] + eps), bias[i]};
+    return {statistics[i], weight[i] / sqrtf(statistics[c + i] + eps), bias[i]};
 }
 
 DEVICE float normed(float z, Norm n) { return fmaf(z - n.mean, n.scale, n.shift); }

@@ -7,6 +7,10 @@
                            type* const name = reinterpret_cast<type*>(name##_bytes)
 #endif
 
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
 #define DEVICE __device__ __forceinline__
 #define KERNEL extern "C" __global__ void
 

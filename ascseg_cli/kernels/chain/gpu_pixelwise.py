@@ -43,9 +43,9 @@ class _Settings:
     eps: float = 0.0
     running: Running | None = None
 
-    def constants(self, vec: int, spread: bool, plus: bool, sums: bool = False) -> dict[str, int]:
+    def constants(self, vec: int, spread: bool, plus: bool, backward: bool, sums: bool) -> dict[str, int]:
         ways = {"ACTIVATION": ACTIVATIONS[self.activation], "THEN": ACTIVATIONS[self.then]}
-        flags = {"SPREAD": spread, "PLUS": plus, "BATCH": self.batch, "SUMS": sums}
+        flags = {"SPREAD": spread, "PLUS": plus, "BATCH": self.batch, "BACKWARD": backward, "SUMS": sums}
         return {"VEC": vec, "COMBINE": _COMBINATIONS[self.combine], **ways} | {k: int(v) for k, v in flags.items()}
 
 
@@ -163,8 +163,9 @@ def _forward(work: _Work, norm: Normalisation | None) -> tuple[Tensor, Tensor | 
     batch = settings.batch
     y = fresh(x, work.b, work.c, work.h, work.w)
     partials = partial_sums(x, launch.rows, work.c) if batch else None
-    pivot = x.new_zeros(work.c) if batch else None
-    run = kernel(_SOURCE, "applied_forward", **settings.constants(launch.vec, work.spread, work.plus is not None))
+    pivot = x.new_empty(work.c) if batch else None
+    constants = settings.constants(launch.vec, work.spread, work.plus is not None, backward=False, sums=False)
+    run = kernel(_SOURCE, "applied_forward", **constants)
     tail = (y, work.c, launch.pixels, partials, pivot)
     run(launch.grid, launch.threads, *work.images, *norm_arguments(norm), *tail, shared=launch.scratch)
     if partials is None:
@@ -225,7 +226,7 @@ class _Backward:
     ) -> None:
         work, settings = self.work, self.work.settings
         needs_plus = work.plus is not None and not self.passes
-        constants = settings.constants(launch.vec, work.spread, needs_plus, sums[0] is not None)
+        constants = settings.constants(launch.vec, work.spread, needs_plus, True, sums[0] is not None)
         result, dstatistics = statistics
         dstatistics = None if dstatistics is None else dstatistics.contiguous()
         run = kernel(_SOURCE, "applied_backward", **constants)

@@ -74,9 +74,11 @@ class _Settings:
     eps: float
     running: Running | None
 
-    def constants(self, vec: int, loads: bool = False, sums: bool = False) -> dict[str, int]:
+    def constants(self, vec: int, backward: bool, sums: bool) -> dict[str, int]:
         ways = {"OPERATION": _OPERATIONS[self.operation], "ACTIVATION": ACTIVATIONS[self.activation]}
-        return {"VEC": vec, "BATCH": int(self.batch), "LOADS": int(loads), "SUMS": int(sums), **ways}
+        flags = {"BATCH": self.batch, "BACKWARD": backward, "SUMS": sums}
+        flags["LOADS"] = sums or self.activation != "none"
+        return {"VEC": vec, **ways} | {name: int(flag) for name, flag in flags.items()}
 
     def size(self, h: int, w: int) -> tuple[int, int]:
         """Rows and columns of the result."""
@@ -142,8 +144,8 @@ def _forward(settings: _Settings, image: Pixels, norm: Normalisation | None) -> 
     launch = Launch(b, rows * columns, c, width(image))
     y = fresh(x, b, c, rows, columns)
     partials = partial_sums(x, launch.rows, c) if batch else None
-    pivot = x.new_zeros(c) if batch else None
-    run = kernel(_SOURCE, "resize_forward", **settings.constants(launch.vec))
+    pivot = x.new_empty(c) if batch else None
+    run = kernel(_SOURCE, "resize_forward", **settings.constants(launch.vec, backward=False, sums=False))
     given = (x, image.pitch, *norm_arguments(norm), y, c, h, w, rows, columns, partials, pivot)
     run(launch.grid, launch.threads, *given, shared=launch.scratch)
     if partials is None:
@@ -167,8 +169,7 @@ def _backward(
     launch = Launch(b, settings.gathered(h, w), c, width(image, dy))
     dx = fresh(x, b, c, h, w) if wanted[0] else None
     partials = partial_sums(x, launch.rows, c) if any(wanted[1:]) else None
-    constants = settings.constants(launch.vec, settings.activation != "none", partials is not None)
-    run = kernel(_SOURCE, "resize_backward", **constants | {"LOADS": constants["LOADS"] | constants["SUMS"]})
+    run = kernel(_SOURCE, "resize_backward", **settings.constants(launch.vec, True, partials is not None))
     of = (dy.tensor, dy.pitch) if dy else (None, 0)
     given = (*of, *result, float(max(b * rows * columns, 1)), x, image.pitch, *norm_arguments(norm))
     run(launch.grid, launch.threads, *given, dx, c, h, w, rows, columns, partials, shared=launch.scratch)

@@ -36,6 +36,7 @@ DEVICE Numbers result_of(const Pixel& p, const Norms& n) {
     return each([&](int j) { return activate<THEN>(r.at[j]); });
 }
 
+#if !BACKWARD
 KERNEL applied_forward(
     const float* __restrict__ x, int x_pitch, const float* __restrict__ other, int other_pitch,
     const float* __restrict__ plus, int plus_pitch, const float* statistics, const float* weight, const float* bias,
@@ -57,7 +58,7 @@ KERNEL applied_forward(
     }
     if (BATCH) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
 }
-
+#else
 // What the result's gradient gives to v and to `other`.
 DEVICE void through_combination(Numbers g, Numbers v, Numbers other, Numbers& dv, Numbers& dother) {
     for (int j = 0; j < VEC; j++) {
@@ -147,3 +148,4 @@ KERNEL applied_backward(
     }
     if (COMBINE == BOOST) add_up<1>(shared, c / VEC, scratch, shares + row_of_block() * c, c);
 }
+#endif

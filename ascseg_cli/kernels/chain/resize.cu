@@ -4,7 +4,8 @@
 #include "pixels.cuh"
 
 constexpr int DOUBLED = 0, HALVED = 1, POOLED_MEAN = 2, POOLED_MAX = 3, HIGH_PASSED = 4;
-constexpr float LOWEST = -3.402823466e38f;
+
+DEVICE float lowest() { return __int_as_float(0xff800000); }  // minus infinity
 
 // One image of x as the operations see it: (h, w, c) normalised and activated.
 struct Source {
@@ -54,7 +55,7 @@ DEVICE Numbers halved_at(const Source& in, int r, int s) {
 }
 
 DEVICE Numbers pooled_at(const Source& in, int r, int s) {
-    Numbers result = all(OPERATION == POOLED_MAX ? -INFINITY : 0.0f), middle = all(0.0f);
+    Numbers result = all(OPERATION == POOLED_MAX ? lowest() : 0.0f), middle = all(0.0f);
     for (int k = 0; k < 9; k++) {
         const int row = r + k / 3 - 1, column = s + k % 3 - 1;
         if (!in.has(row, column)) continue;
@@ -77,6 +78,7 @@ DEVICE Numbers result_at(const Source& in, int r, int s) {
     return pooled_at(in, r, s);
 }
 
+#if !BACKWARD
 // x (b, h, w, c), y (b, rows, columns, c)
 KERNEL resize_forward(
     const float* __restrict__ x, int pitch, const float* statistics, const float* weight, const float* bias, float eps,
@@ -97,7 +99,7 @@ KERNEL resize_forward(
     }
     if (BATCH) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
 }
-
+#else
 // One image of the result's gradient, (rows, columns), with what its statistics add.
 struct Gradient {
     const float *dy, *y;  // y has pitch c
@@ -191,7 +193,7 @@ DEVICE void halved_gradient(const Gradient& of, const Source& in, int r, int s, 
     const Numbers g = of.at(r, s);
     for (int j = 0; j < VEC; j++) {
         int chosen = 0;
-        float most = -INFINITY;
+        float most = lowest();
         for (int k = 0; k < 4; k++) {
             const float v = activate<ACTIVATION>(normed(z[k].at[j], in.n.at[j]));
             if (v > most || v != v) most = v, chosen = k;
@@ -240,3 +242,4 @@ KERNEL resize_backward(
     }
     if (SUMS) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
 }
+#endif

@@ -1,83 +1,152 @@
-"""The depthwise deformable convolution on CUDA GPUs through Triton: how its kernels are cut and launched.
+"""The depthwise deformable convolution on CUDA GPUs: how its kernels are cut and launched.
 
-Gradients are the same to the bit in every run: see `gpu_kernels.py`.
+Gradients are the same to the bit in every run: see `deform_input.cu`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.deform_depthwise import gpu_kernels, reference
+from ascseg_cli.kernels.chain.gpu_norm import Normalisation, norm_gradients
+from ascseg_cli.kernels.cuda import Argument, kernel
+from ascseg_cli.kernels.deform_depthwise import reference
+from ascseg_cli.kernels.deform_depthwise.gpu_shares import SUM_THREADS, WARPS, Gathering, Pixels, Shares
 
-_PIXELS = 128  # these three are the best of those timed on an H200 for variant tiny, 8 images
-_CHANNELS = 8  # at most, in a program
-_RUNS = 4  # of pixels, for each program of the backward kernel
+_FOLDER = Path(__file__).parent
+_Gradients = tuple[Tensor | None, ...]
 
 
 def deform_depthwise(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     """See `kernels.deform_depthwise.deform_depthwise`. Float32; gradients are bit-equal in every run."""
+    return deform(x, offset, weight)
+
+
+def deform(x: Tensor, offset: Tensor, weight: Tensor, offset_norm: Normalisation | None = None) -> Tensor:
+    """`deform_depthwise` with offsets that may still have to be normalised.
+
+    x            (b, c, h, w)    float32
+    offset       (b, 18, h, w)
+    weight       (c, 1, 3, 3)
+    offset_norm  applied to offset first; its tensors get gradients too
+    returns      (b, c, h, w)    channels-last
+    Raises ShapeError.
+    """
     if x.dtype != torch.float32:
         raise ShapeError(f"x is {x.dtype}; the gpu backend takes torch.float32", "use --backend auto")
+    norm = offset_norm
     if x.numel() == 0:
-        return reference.deform_depthwise(x, offset, weight)
-    return _Deform.apply(x, offset, weight)
+        return reference.deform_depthwise(x, offset if norm is None else _normalised(offset, norm), weight)
+    parts = (None, None, None) if norm is None else (norm.statistics, norm.weight, norm.bias)
+    return _Deform.apply(x, offset, weight, *parts, 0.0 if norm is None else norm.eps)
 
 
-def _fixed_point(dy: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors for dy and weight that make their products fixed-point numbers, and the factor that takes sums back.
+def _normalised(offset: Tensor, norm: Normalisation) -> Tensor:
+    mean, variance = norm.statistics.view(2, 1, -1, 1, 1)
+    scale, bias = norm.weight.view(1, -1, 1, 1), norm.bias.view(1, -1, 1, 1)
+    return (offset - mean) * torch.rsqrt(variance + norm.eps) * scale + bias
 
-    A pixel gets at most 9·h·w shares of at most max|dy| · max|weight|; their sum stays below 2^62. Nothing waits
-    for the GPU. If dy or weight isn't finite, the whole gradient of x becomes NaN.
-    """
-    bits = 61 - (9 * dy.shape[2] * dy.shape[3]).bit_length()
-    largest = torch.stack([dy.abs().amax(), weight.abs().amax()])
-    exponent = torch.frexp(largest).exponent  # largest < 2^exponent
-    one = torch.ones_like(largest)
-    scales = torch.ldexp(one, torch.stack([-exponent[0], bits - exponent[1]]))
-    back = torch.ldexp(torch.ldexp(one[0], exponent[0] - bits), exponent[1]) + 0.0 * largest.sum()
-    return scales, back
+
+@dataclass(frozen=True)
+class _Operands:
+    """What forward and backward read."""
+
+    x: Pixels
+    offset: Pixels
+    weight: Tensor
+    norm: Normalisation | None
+
+    @property
+    def norm_arguments(self) -> tuple[Argument, ...]:
+        n = self.norm
+        return (None, None, None, 0.0) if n is None else (n.statistics, n.weight, n.bias, float(n.eps))
 
 
 class _Deform(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-        weight = weight.contiguous()
-        y = x.new_empty(x.shape)
-        b, c, h, w = x.shape
-        channels = min(_CHANNELS, triton.next_power_of_2(c))
-        grid = (triton.cdiv(h * w, _PIXELS), triton.cdiv(c, channels), b)
-        with torch.cuda.device_of(x):
-            gpu_kernels.forward[grid](
-                x, *x.stride(), offset, *offset.stride(), weight, y, c, h, w,
-                CHANNELS=channels, PIXELS=_PIXELS, WIDE=_wide(x, offset), num_warps=4
-            )  # fmt: skip
-        ctx.save_for_backward(x, offset, weight)
-        return y
+    def forward(
+        ctx: Any, x: Tensor, offset: Tensor, weight: Tensor,
+        statistics: Tensor | None, gamma: Tensor | None, beta: Tensor | None, eps: float,
+    ) -> Tensor:  # fmt: skip
+        operands = _operands(x, offset, weight, statistics, gamma, beta, eps)
+        ctx.save_for_backward(operands.x.tensor, operands.offset.tensor, weight, statistics, gamma, beta)
+        ctx.eps = eps
+        return _forward(operands)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, offset, weight = ctx.saved_tensors
-        b, c, h, w = x.shape
-        channels = min(_CHANNELS, triton.next_power_of_2(c))
-        blocks, programs = triton.cdiv(c, channels), triton.cdiv(h * w, _PIXELS * _RUNS)
-        dx = torch.zeros(x.shape, dtype=torch.int64, device=x.device)
-        doffset, dweight = x.new_empty(blocks, b, 18, h, w), x.new_empty(b * programs, *weight.shape)
-        with torch.cuda.device_of(x):
-            scales, back = _fixed_point(dy, weight)
-            gpu_kernels.backward[(programs, 9 * blocks, b)](
-                dy, *dy.stride(), x, *x.stride(), offset, *offset.stride(), weight, scales, dx, doffset, dweight,
-                c, h, w, _RUNS, CHANNELS=channels, PIXELS=_PIXELS, WIDE=_wide(x, offset, dy), num_warps=4
-            )  # fmt: skip
-            return dx * back, doffset[0] if blocks == 1 else doffset.sum(0), dweight.sum(0)
+    def backward(ctx: Any, dy: Tensor) -> _Gradients:
+        operands = _operands(*ctx.saved_tensors, ctx.eps)
+        return (*_backward(operands, Pixels.of(dy), ctx.needs_input_grad), None)
 
 
-def _wide(*images: Tensor) -> bool:
-    """Whether an offset inside a plane needs 64 bits."""
-    return any(sum((s - 1) * abs(d) for s, d in zip(t.shape[2:], t.stride()[2:])) >= 2**31 for t in images)
+def _operands(x: Tensor, offset: Tensor, weight: Tensor, *norm: Any) -> _Operands:
+    known = None if norm[0] is None else Normalisation(*norm)
+    return _Operands(Pixels.of(x), Pixels.of(offset), weight.contiguous(), known)
+
+
+def _forward(operands: _Operands) -> Tensor:
+    b, c, h, w = operands.x.shape
+    shares = Shares.of(c, operands.x)
+    run = kernel(_FOLDER / "deform.cu", "deform", **shares.constants, NORM=int(operands.norm is not None))
+    y = operands.x.tensor.new_empty(b, h, w, c).permute(0, 3, 1, 2)
+    grid = -(-h * w // (WARPS * shares.pixels)), shares.slices, b
+    given = (*operands.x.arguments, *operands.offset.arguments, operands.weight, *operands.norm_arguments)
+    run(grid, 32 * WARPS, *given, y, h, w, shared=shares.shared)
+    return y
+
+
+def _backward(operands: _Operands, dy: Pixels, wanted: tuple[bool, ...]) -> _Gradients:
+    """The gradients of x, offset, weight, and of statistics, weight and bias of the normalisation."""
+    b, c, h, w = operands.x.shape
+    gathering = Gathering.of(b, c, h, w, dy)
+    marks = dy.tensor.new_zeros(1 + b * gathering.tiles, dtype=torch.int64) if wanted[0] else None
+    doffset, by_weight, by_norm = _at_the_source(operands, dy, marks, gathering)
+    dx = _gathered(operands, dy, marks, gathering) if marks is not None else None
+    of_norm: _Gradients = (None, None, None)
+    if operands.norm is not None and any(wanted[3:6]):
+        of_norm = norm_gradients(by_norm, operands.norm)
+    return dx, doffset, by_weight.view(c, 1, 3, 3), *of_norm
+
+
+def _at_the_source(
+    operands: _Operands, dy: Pixels, marks: Tensor | None, gathering: Gathering
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of offset (b, 18, h, w) and weight (c · 9,), partial sums for the norm; fills the marks."""
+    b, c, h, w = operands.x.shape
+    shares = Shares.of(c, operands.x, dy)
+    rounds = shares.rounds(b, h * w)
+    blocks = -(-h * w // (WARPS * shares.pixels * rounds))
+    like = dy.tensor
+    doffset = like.new_empty(shares.slices, b, h, w, 18)
+    by_weight = like.new_empty(b * blocks, c * 9, dtype=torch.float64)
+    by_norm = like.new_empty(shares.slices * b * blocks, 2, 18, dtype=torch.float64)
+    constants = shares.constants | gathering.tiling | {"NORM": int(operands.norm is not None)}
+    run = kernel(_FOLDER / "deform_gradients.cu", "deform_gradients", **constants)
+    given = (*dy.arguments, *operands.x.arguments, *operands.offset.arguments, operands.weight)
+    results = (doffset, by_weight, by_norm, marks, h, w, rounds)
+    grid = blocks, shares.slices, b
+    run(grid, 32 * WARPS, *given, *operands.norm_arguments, *results, shared=shares.shared_for_sums)
+    dweight = like.new_empty(c * 9)
+    add = kernel(_FOLDER / "deform_gradients.cu", "add_rows", **constants)
+    add((-(-c * 9 // 32),), SUM_THREADS, by_weight, b * blocks, c * 9, dweight, shared=8 * SUM_THREADS)
+    total = doffset[0] if shares.slices == 1 else doffset.sum(0)
+    return total.permute(0, 3, 1, 2), dweight, by_norm
+
+
+def _gathered(operands: _Operands, dy: Pixels, marks: Tensor, gathering: Gathering) -> Tensor:
+    """The gradient of x, from the samples that fall on each tile."""
+    b, c, h, w = operands.x.shape
+    flags = {"NORM": int(operands.norm is not None), "PAIRS": int(operands.offset.divisible(2))}
+    run = kernel(_FOLDER / "deform_input.cu", "deform_input", **gathering.constants, **flags)
+    dx = dy.tensor.new_empty(b, h, w, c).permute(0, 3, 1, 2)
+    given = (*dy.arguments, *operands.offset.arguments, operands.weight, *operands.norm_arguments)
+    grid = gathering.tiles, gathering.slices, b
+    run(grid, gathering.threads, *given, marks, dx, h, w, shared=gathering.shared)
+    return dx

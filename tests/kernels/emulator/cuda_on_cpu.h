@@ -117,6 +117,7 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
 inline int __any_sync(unsigned m, int p) { return __ballot_sync(m, p) != 0; }
 
 template <typename T, typename U> inline T atomicAdd(T* at, U v) { T old = *at; *at = T(old + v); return old; }
+template <typename T, typename U> inline T atomicOr(T* at, U v) { T old = *at; *at = T(old | v); return old; }
 template <typename T> inline T atomicMax(T* at, T v) { T old = *at; *at = std::max(old, v); return old; }
 template <typename T> inline T __ldg(const T* p) { return *p; }
 template <typename T> inline T __ldcs(const T* p) { return *p; }

@@ -29,7 +29,7 @@ NAMES = ("auto", "reference", "cpu", "gpu", "mamba_ssm")
 OPERATORS: dict[str, tuple[str, ...]] = {
     "selective_scan": ("reference", "cpu", "gpu", "mamba_ssm"),
     "deform_depthwise": ("reference", "cpu", "gpu"),
-    "chain": ("reference", "cpu"),
+    "chain": ("reference", "cpu", "gpu"),
     "mamba_mixer": ("reference", "cpu"),
 }
 _STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}

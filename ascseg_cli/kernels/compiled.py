@@ -74,7 +74,12 @@ def _user_cache() -> str:
 def _fingerprint() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in (here / "lanes.py", here / "elementary.py", *sorted(here.glob("*/cpu*.py"))):
+    for source in (
+        here / "lanes.py",
+        here / "elementary.py",
+        here / "chain" / "codes.py",
+        *sorted(here.glob("*/cpu*.py")),
+    ):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

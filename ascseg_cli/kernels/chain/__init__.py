@@ -63,9 +63,10 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
 
 
 def _module(x: Tensor, chains: Sequence[Chain]) -> Any:
-    """The backend's module; plain torch where a gradient may be wanted or statistics are those of the batch."""
+    """The backend's module; on the CPU plain torch where a gradient may be wanted or statistics are the batch's."""
     name = backend.for_operator("chain", x)
-    if torch.is_grad_enabled() or any(norm.training for steps in chains for norm in steps.norms):
+    differentiable = torch.is_grad_enabled() or any(norm.training for steps in chains for norm in steps.norms)
+    if name == "cpu" and differentiable:
         name = "reference"
     return importlib.import_module(f"{__name__}.{name}")
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import Chain
-from ascseg_cli.kernels.chain.cpu_kernels import DOUBLE, HALVE, ROWS, run
-from ascseg_cli.kernels.chain.plan import Pass, passes
+from ascseg_cli.kernels.chain.codes import DOUBLE, HALVE
+from ascseg_cli.kernels.chain.cpu_kernels import ROWS, run
+from ascseg_cli.kernels.chain.cpu_plan import Pass, passes
 from ascseg_cli.kernels.compiled import flat, launch
 
 

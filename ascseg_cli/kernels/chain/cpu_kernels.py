@@ -14,6 +14,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.chain.codes import (
+    ADD,
+    ALONE,
+    BOOST,
+    DENSE,
+    DOUBLE,
+    GATE,
+    GELU,
+    GROUPED,
+    HALVE,
+    MAXIMUM,
+    NORM,
+    POINTWISE,
+    RELU,
+    SIGMOID,
+)
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import gelu, larger, sigmoid
 from ascseg_cli.kernels.lanes import (
@@ -39,10 +55,6 @@ HEADER = 9
 # fields of a step within a pixel
 KIND, INTO, OUT, AT = range(4)
 STEP = 4
-
-SAME, DOUBLE, HALVE = range(3)  # resizing
-ALONE, DENSE, GROUPED, MAXIMUM = range(4)  # what happens over neighbours
-POINTWISE, AFFINE, NORM, RELU, GELU, SIGMOID, ADD, GATE, SOFT_GATE, BOOST = range(10)  # within a pixel
 
 
 # ---- reading rows ------------------------------------------------------------------------------------------

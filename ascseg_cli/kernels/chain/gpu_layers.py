@@ -18,7 +18,8 @@ from ascseg_cli.kernels.chain.gpu_dense import dense
 from ascseg_cli.kernels.chain.gpu_grouped import grouped
 from ascseg_cli.kernels.chain.gpu_layernorm import layer_normed
 from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running
-from ascseg_cli.kernels.chain.gpu_pixelwise import applied, concatenated
+from ascseg_cli.kernels.chain.gpu_parts import concatenated
+from ascseg_cli.kernels.chain.gpu_pixelwise import applied
 from ascseg_cli.kernels.chain.gpu_resize import doubled, halved, high_passed, pooled_max, pooled_mean
 from ascseg_cli.kernels.chain.steps import Add, Boost, Combination, Gate, HighPass, SoftGate
 
@@ -56,8 +57,6 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
             begun = resized[key] = resized[key] if key in resized else _run(x, rest[:1], None).stored
             rest = rest[1:]
         value = _run(begun, rest, None)
-        if value.activation == "sigmoid":
-            value = _applied(value)
         parts.append((value.stored, value.norm, value.activation))
     return concatenated(parts)
 
@@ -165,19 +164,16 @@ def _combination(value: _Value, steps: list[nn.Module], other: Tensor | None) ->
 
 def _neighbours(value: _Value, step: nn.Module, following: nn.Module | None) -> _Value:
     """Resizing and pooling."""
+    batch, running = _wants_batch(following)
+    given = {"norm": value.norm, "activation": value.activation, "batch": batch, "running": running}
+    return _Value(*_resizing(step)(value.stored, **given))
+
+
+def _resizing(step: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
     if isinstance(step, nn.Upsample):
-        batch, running = _wants_batch(following)
-        given = {"norm": value.norm, "activation": value.activation}
-        if value.activation == "sigmoid":
-            value, given = _applied(value), {"norm": None, "activation": "none"}
-        return _Value(*doubled(value.stored, **given, batch=batch, running=running))
+        return doubled
     if isinstance(step, nn.MaxPool2d) and step.kernel_size == 2:
-        ready = _applied(value) if value.activation == "sigmoid" else value
-        return _Value(halved(ready.stored, norm=ready.norm, activation=ready.activation))
-    return _Value(_pooling(step)(_applied(value).stored))
-
-
-def _pooling(step: nn.Module) -> Callable[[Tensor], Tensor]:
+        return halved
     if isinstance(step, nn.MaxPool2d) and (step.kernel_size, step.stride, step.padding) == (3, 1, 1):
         return pooled_max
     if isinstance(step, nn.AvgPool2d) and (step.kernel_size, step.stride, step.padding) == (3, 1, 1):

@@ -1,4 +1,4 @@
-"""How a chain becomes passes of `cpu_kernels.run`: batch norms folded in, weights in the order they are read."""
+"""How a chain becomes passes: what each does over neighbours and within a pixel, with batch norms folded in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain import cpu_kernels as k
+from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.steps import Add, Boost, Gate, HighPass, SoftGate
 
 _ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: k.RELU, nn.GELU: k.GELU, nn.Sigmoid: k.SIGMOID}
@@ -18,19 +18,7 @@ _BORDER = 16  # the widest that scratch rows have room for
 
 
 @dataclass
-class Pass:
-    """One pass: its code and numbers, and how many channels it reads and writes."""
-
-    code: np.ndarray
-    numbers: np.ndarray
-    resize_in: int
-    resize_out: int
-    channels: int
-    combines: bool
-
-
-@dataclass
-class _Draft:
+class Draft:
     """A pass that still grows. Weights (out, in, k, k) wait in float64 for a norm to be folded in."""
 
     into: int
@@ -48,15 +36,15 @@ class _Draft:
     foldable: list[np.ndarray] | None = None
 
 
-def passes(steps: Sequence[nn.Module], channels: int, others: int) -> list[Pass]:
+def drafts_of(steps: Sequence[nn.Module], channels: int, others: int) -> list[Draft]:
     """The passes of a chain on so many channels, with so many of its other operand. Raises ShapeError."""
-    drafts = [_Draft(channels, channels)]
+    drafts = [Draft(channels, channels)]
     for step in steps:
         _add(drafts, step, others)
-    return [_finished(draft) for draft in drafts]
+    return drafts
 
 
-def _add(drafts: list[_Draft], step: nn.Module, others: int) -> None:
+def _add(drafts: list[Draft], step: nn.Module, others: int) -> None:
     if isinstance(step, nn.Upsample) and step.scale_factor == 2 and step.align_corners and step.mode == "bilinear":
         _resize(drafts, k.DOUBLE)
     elif isinstance(step, nn.MaxPool2d) and (step.kernel_size, step.stride, step.padding) == (2, 2, 0):
@@ -75,7 +63,7 @@ def _add(drafts: list[_Draft], step: nn.Module, others: int) -> None:
         _pixelwise(_open(drafts), step, others)
 
 
-def _pixelwise(draft: _Draft, step: nn.Module, others: int) -> None:
+def _pixelwise(draft: Draft, step: nn.Module, others: int) -> None:
     """A step that needs no neighbours and is no convolution."""
     if isinstance(step, nn.BatchNorm2d):
         _batch_norm(draft, *_scale_and_shift(step))
@@ -91,41 +79,41 @@ def _pixelwise(draft: _Draft, step: nn.Module, others: int) -> None:
 
 
 def _number(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().double().numpy()
+    return tensor.detach().cpu().double().numpy()
 
 
 def _bias(tensor: Tensor | None, out: int) -> np.ndarray:
     return np.zeros(out) if tensor is None else _number(tensor)
 
 
-def _open(drafts: list[_Draft]) -> _Draft:
+def _open(drafts: list[Draft]) -> Draft:
     """The last pass, or a new one where the last has written its pooled rows."""
     if drafts[-1].resize_out != k.SAME:
-        drafts.append(_Draft(drafts[-1].channels, drafts[-1].channels))
+        drafts.append(Draft(drafts[-1].channels, drafts[-1].channels))
     return drafts[-1]
 
 
-def _resize(drafts: list[_Draft], how: int) -> None:
+def _resize(drafts: list[Draft], how: int) -> None:
     draft = drafts[-1]
     begun = draft.over != k.ALONE or bool(draft.within) or draft.resize_in != k.SAME
     if begun and how == k.HALVE and draft.resize_out == k.SAME:
         draft.resize_out = how
     elif begun or draft.resize_out != k.SAME:
-        drafts.append(_Draft(draft.channels, draft.channels, resize_in=how))
+        drafts.append(Draft(draft.channels, draft.channels, resize_in=how))
     else:
         draft.resize_in = how
 
 
-def _window(drafts: list[_Draft], centre: float, around: float) -> list[np.ndarray]:
+def _window(drafts: list[Draft], centre: float, around: float) -> list[np.ndarray]:
     weight = np.full((drafts[-1].channels, 1, 3, 3), around)
     weight[:, :, 1, 1] += centre
     return [weight, np.zeros(drafts[-1].channels)]
 
 
-def _over(drafts: list[_Draft], over: int, size: int, dilation: int, convolution: list[np.ndarray]) -> None:
+def _over(drafts: list[Draft], over: int, size: int, dilation: int, convolution: list[np.ndarray]) -> None:
     draft = drafts[-1]
     if draft.over != k.ALONE or draft.within or draft.resize_out != k.SAME:
-        draft = _Draft(draft.channels, draft.channels)
+        draft = Draft(draft.channels, draft.channels)
         drafts.append(draft)
     draft.over, draft.size, draft.dilation = over, size, dilation
     draft.convolution = draft.foldable = convolution
@@ -133,7 +121,7 @@ def _over(drafts: list[_Draft], over: int, size: int, dilation: int, convolution
     draft.over_out = draft.channels
 
 
-def _convolution(drafts: list[_Draft], step: nn.Conv2d) -> None:
+def _convolution(drafts: list[Draft], step: nn.Conv2d) -> None:
     size, dilation = step.kernel_size[0], int(step.dilation[0])
     border = dilation * (size - 1) // 2
     square = step.kernel_size == (size, size) and step.dilation == (dilation, dilation) and size % 2 == 1
@@ -147,13 +135,13 @@ def _convolution(drafts: list[_Draft], step: nn.Conv2d) -> None:
         _over(drafts, k.DENSE if step.groups == 1 else k.GROUPED, size, dilation, convolution)
 
 
-def _pointwise(drafts: list[_Draft], convolution: list[np.ndarray]) -> None:
+def _pointwise(drafts: list[Draft], convolution: list[np.ndarray]) -> None:
     draft = _open(drafts)
     _within(draft, k.POINTWISE, len(convolution[1]), convolution)
     draft.foldable = convolution
 
 
-def _within(draft: _Draft, kind: int, out: int, numbers: list[np.ndarray]) -> None:
+def _within(draft: Draft, kind: int, out: int, numbers: list[np.ndarray]) -> None:
     draft.within.append([kind, draft.channels, out, 0])
     draft.parts.append(numbers)
     draft.foldable = None
@@ -168,46 +156,9 @@ def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
     return scale, _number(norm.bias) - _number(norm.running_mean) * scale
 
 
-def _batch_norm(draft: _Draft, scale: np.ndarray, shift: np.ndarray) -> None:
+def _batch_norm(draft: Draft, scale: np.ndarray, shift: np.ndarray) -> None:
     if draft.foldable:
         draft.foldable[0] = draft.foldable[0] * scale[:, None, None, None]
         draft.foldable[1] = draft.foldable[1] * scale + shift
     else:
         _within(draft, k.AFFINE, draft.channels, [np.stack([scale, shift], 1).ravel()])
-
-
-def _in_fours(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Blocks of four outputs: their biases, then their weights of each input and tap, output last."""
-    missing = -len(bias) % 4
-    weight = np.pad(weight.reshape(len(bias), -1), ((0, missing), (0, 0)))
-    table = np.concatenate([np.pad(bias, (0, missing))[:, None], weight], 1)  # (out, 1 + in · k · k)
-    return table.reshape(-1, 4, table.shape[1]).transpose(0, 2, 1).ravel()
-
-
-def _finished(draft: _Draft) -> Pass:
-    numbers: list[np.ndarray] = []
-    length = 0
-    for step, part in zip([[k.POINTWISE, 0, 0, 0], *draft.within], [[], *draft.parts]):
-        if part or not numbers:
-            if not numbers:
-                part = _over_numbers(draft)
-            elif step[0] == k.POINTWISE:
-                part = [_in_fours(*part)]
-            step[3] = length
-            numbers += part or [np.zeros(0)]
-            length += sum(len(p) for p in part)
-    widest = -(-max(draft.widest, draft.into, draft.over_out) // 4) * 4
-    head = [draft.resize_in, draft.over, draft.size, draft.dilation, draft.into, draft.over_out]
-    code = np.array([*head, 0, draft.resize_out, widest, *(n for step in draft.within for n in step)], np.int64)
-    table = np.concatenate(numbers).astype(np.float32)
-    combines = any(step[0] >= k.ADD for step in draft.within)
-    return Pass(code, table, draft.resize_in, draft.resize_out, draft.channels, combines)
-
-
-def _over_numbers(draft: _Draft) -> list[np.ndarray]:
-    if draft.over == k.DENSE:
-        return [_in_fours(*draft.convolution)]
-    if draft.over == k.GROUPED:
-        weight, bias = draft.convolution
-        return [np.concatenate([bias[:, None], weight.reshape(len(bias), -1)], 1).ravel()]
-    return [np.zeros(0)]

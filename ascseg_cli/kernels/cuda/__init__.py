@@ -18,7 +18,7 @@ Argument = Tensor | int | float | None
 Launch = Callable[[tuple[int, int, int], int, int, tuple[Argument, ...]], None]
 
 # How a kernel becomes something that can be launched; tests put a machine in its place that has no GPU.
-_load: Callable[[Path, str, dict[str, int]], Launch] = driver.load
+_load: Callable[[Path, str, dict[str, int | str]], Launch] = driver.load
 
 
 class Kernel:
@@ -26,10 +26,10 @@ class Kernel:
 
     source     the `.cu` file
     name       an `extern "C" __global__` function in it
-    constants  macros that the source expects
+    constants  macros that the source expects; a list is text: "1,2,3"
     """
 
-    def __init__(self, source: Path, name: str, **constants: int) -> None:
+    def __init__(self, source: Path, name: str, **constants: int | str) -> None:
         self._name = f"{source.parent.name}/{source.name}: {name}"
         self._launch = _load(source, name, constants)
 
@@ -44,6 +44,6 @@ class Kernel:
 
 
 @functools.cache
-def kernel(source: Path, name: str, **constants: int) -> Kernel:
+def kernel(source: Path, name: str, **constants: int | str) -> Kernel:
     """The kernel of these constants, loaded once a process."""
     return Kernel(source, name, **constants)

@@ -19,7 +19,7 @@ HEADERS = Path(__file__).parent
 OPTIONS = ("--std=c++17", "--device-as-default-execution-space", "--extra-device-vectorization")
 
 
-def machine_code(source: Path, constants: Mapping[str, int], capability: tuple[int, int]) -> bytes:
+def machine_code(source: Path, constants: Mapping[str, int | str], capability: tuple[int, int]) -> bytes:
     """The cubin of a source file for GPUs of one compute capability, from the cache if it is there.
 
     constants  macros

@@ -19,7 +19,7 @@ _SHARED_LIMIT = 48 * 1024  # bytes of dynamic shared memory that need no permiss
 _SHARED_ATTRIBUTE = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 
-def load(source: Path, name: str, constants: dict[str, int]) -> Callable[..., None]:
+def load(source: Path, name: str, constants: dict[str, int | str]) -> Callable[..., None]:
     """A kernel that launches on the current device and stream; compiled for a device when first launched on it."""
     functions: dict[int, ctypes.c_void_p] = {}
     allowed: dict[int, int] = {}
@@ -48,7 +48,7 @@ def _argument(value: Any) -> Any:
     return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int(value)
 
 
-def _function(source: Path, name: str, constants: dict[str, int], device: int) -> ctypes.c_void_p:
+def _function(source: Path, name: str, constants: dict[str, int | str], device: int) -> ctypes.c_void_p:
     code = compiler.machine_code(source, constants, torch.cuda.get_device_capability(device))
     torch.zeros((), device=f"cuda:{device}")  # torch makes its context, which is to be ours
     module, function = ctypes.c_void_p(), ctypes.c_void_p()

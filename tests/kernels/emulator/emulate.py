@@ -49,7 +49,7 @@ def _for_operator(operator: str, tensor: Tensor) -> str:
     return "gpu" if gpu else "reference"
 
 
-def load(source: Path, name: str, constants: dict[str, int]) -> Callable[..., None]:
+def load(source: Path, name: str, constants: dict[str, int | str]) -> Callable[..., None]:
     """As `cuda.driver.load`, for the emulated machine."""
     run = _library(source, name, constants).run
     run.restype = None
@@ -71,7 +71,7 @@ def _argument(value: Any) -> Any:
     return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int(value)
 
 
-def _library(source: Path, name: str, constants: dict[str, int]) -> ctypes.CDLL:
+def _library(source: Path, name: str, constants: dict[str, int | str]) -> ctypes.CDLL:
     headers = [*HERE.glob("*.h"), *Path(cuda.__file__).parent.glob("*.cuh"), *source.parent.glob("*.cuh")]
     defines = [f"-D{key}={value}" for key, value in sorted(constants.items())]
     text = b"".join(path.read_bytes() for path in (source, *sorted(headers)))

@@ -1,0 +1,259 @@
+"""Chains on the GPU, in evaluation and without gradients: passes prepared once, compiled for what they do.
+
+Images are channels-last, in float32 or bfloat16; arithmetic is float32's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels.chain import Chain
+from ascseg_cli.kernels.chain import codes as k
+from ascseg_cli.kernels.chain.passes_packing import Branch, branch_of, slices_of
+from ascseg_cli.kernels.chain.passes_tiling import Load, Tiling, load_of, tiling
+from ascseg_cli.kernels.chain.plan import Draft, drafts_of
+from ascseg_cli.kernels.cuda import kernel
+
+_SOURCE = Path(__file__).with_name("passes.cu")
+
+
+@dataclass
+class Pass:
+    """Drafts that read the same image, resized alike, and write side by side; one launch."""
+
+    drafts: list[Draft]
+    others: int
+    tables: dict[int, tuple[list[Branch], Tensor]] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        return sum(draft.channels for draft in self.drafts)
+
+    def table(self, slices: int, device: torch.device) -> tuple[list[Branch], Tensor]:
+        """The branches, and all numbers on the device; those of one slice stand for all."""
+        if slices not in self.tables:
+            drafts = self.drafts if slices == 1 else slices_of(self.drafts[0], slices)
+            branches = [branch_of(draft) for draft in drafts]
+            numbers = torch.from_numpy(np.concatenate([branch.numbers for branch in branches]))
+            self.tables[slices] = branches if slices == 1 else branches[:1], numbers.to(device)
+        return self.tables[slices]
+
+
+@dataclass
+class Lane:
+    """Passes one after another whose result takes a place among the output's channels."""
+
+    passes: list[Pass]
+    first: int
+
+    @property
+    def channels(self) -> int:
+        return self.passes[-1].channels
+
+
+def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
+    """See `kernels.chain.chain`; float32 or bfloat16, the result channels-last."""
+    lanes = _prepared(x, [steps], other)
+    return _run(x, lanes, other)
+
+
+def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
+    """See `kernels.chain.side_by_side`; neighbours that begin alike run in one launch."""
+    return _run(x, _prepared(x, chains, None), None)
+
+
+# ---- preparing ---------------------------------------------------------------------------------------------
+
+
+def _prepared(x: Tensor, chains: Sequence[Chain], other: Tensor | None) -> list[Lane]:
+    """Made anew where a weight has changed since."""
+    if x.dtype not in (torch.float32, torch.bfloat16):
+        raise ShapeError(f"x is {x.dtype}; the gpu backend takes torch.float32 and torch.bfloat16")
+    others = 0 if other is None else other.shape[1]
+    key = ("gpu", x.shape[1], others, str(x.device), *map(id, chains[1:]))
+    modules = [step for steps in chains for step in steps]
+    state = [_state(t) for step in modules for t in (*step._parameters.values(), *step._buffers.values())]
+    known = chains[0].prepared.get(key)
+    if known is None or known[0] != state:
+        known = chains[0].prepared[key] = state, _lanes(chains, x.shape[1], others)
+    return known[1]
+
+
+def _state(tensor: Tensor | None) -> Any:
+    if tensor is None:
+        return None
+    # an inference tensor counts no changes: such weights are prepared at every call
+    return object() if tensor.is_inference() else (tensor.data_ptr(), tensor._version)
+
+
+def _lanes(chains: Sequence[Chain], channels: int, others: int) -> list[Lane]:
+    drafted = [drafts_of(steps, channels, others) for steps in chains]
+    lanes: list[Lane] = []
+    first = 0
+    for _, group in itertools.groupby(enumerate(drafted), lambda item: _beginning(*item)):
+        lanes.append(Lane(_together([drafts for _, drafts in group], others), first))
+        first += lanes[-1].channels
+    return lanes
+
+
+def _beginning(number: int, drafts: list[Draft]) -> tuple[Any, ...]:
+    """What chains have in common that can run together: how they resize, and that nothing else follows."""
+    resizing = tuple((draft.resize_in, draft.resize_out) for draft in drafts)
+    simple = all(_only_resizes(draft) for draft in drafts[1:])
+    return (*resizing, simple or number)
+
+
+def _only_resizes(draft: Draft) -> bool:
+    return draft.over == k.ALONE and not draft.within
+
+
+def _together(drafted: list[list[Draft]], others: int) -> list[Pass]:
+    first = Pass([drafts[0] for drafts in drafted], _combined(drafted[0][0], others))
+    rest = drafted[0][1:]
+    if len(drafted) > 1:
+        rest = [Draft(first.channels, first.channels, draft.resize_in, draft.resize_out) for draft in rest]
+    return [first, *(Pass([draft], _combined(draft, others)) for draft in rest)]
+
+
+def _combined(draft: Draft, others: int) -> int:
+    return others if any(step[0] >= k.ADD for step in draft.within) else 0
+
+
+# ---- running -----------------------------------------------------------------------------------------------
+
+
+def _run(x: Tensor, lanes: list[Lane], other: Tensor | None) -> Tensor:
+    """All lanes into one output, (b, c', h', w')."""
+    h, w = x.shape[2:]
+    for one in lanes[0].passes:
+        h, w = _resized(_resized((h, w), one.drafts[0].resize_in), one.drafts[0].resize_out)
+    y = x.new_empty(len(x), h, w, sum(lane.channels for lane in lanes))
+    begun, second = _pixels(x), None if other is None else _pixels(other)
+    for lane in lanes:
+        image = begun
+        for one in lane.passes:
+            inner = _resized((image.shape[1], image.shape[2]), one.drafts[0].resize_in)
+            last = one is lane.passes[-1]
+            place = y[..., lane.first : lane.first + lane.channels] if last else None
+            if place is None:
+                place = x.new_empty(len(x), *_resized(inner, one.drafts[0].resize_out), one.channels)
+            if place.numel():
+                _launch(one, image, second if one.others else None, place, inner)
+            image = place
+    return y.permute(0, 3, 1, 2)
+
+
+def _resized(size: tuple[int, int], how: int) -> tuple[int, int]:
+    h, w = size
+    if how == k.DOUBLE:
+        return 2 * h, 2 * w
+    return (h // 2, w // 2) if how == k.HALVE else (h, w)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(b, c, h, w) -> (b, h, w, c) with pixels at equal distances, copied if they aren't."""
+    image = x.permute(0, 2, 3, 1)
+    b, h, w, c = image.shape
+    pitch = _pitch(image)
+    wanted = (h * w * pitch, w * pitch, pitch, 1)
+    dense = all(size == 1 or have == want for size, have, want in zip((b, h, w, c), image.stride(), wanted))
+    return image if dense and pitch >= c else image.contiguous()
+
+
+def _pitch(image: Tensor) -> int:
+    """From pixel to pixel of (b, h, w, c); strides of a dimension of one say nothing."""
+    b, h, w, c = image.shape
+    if w > 1:
+        return image.stride(2)
+    if h > 1:
+        return image.stride(1)
+    return image.stride(0) // max(h * w, 1) if b > 1 else c
+
+
+def _whole(image: Tensor, *channels: int) -> int:
+    """1 where four channels can be moved at once."""
+    aligned = image.data_ptr() % (4 * image.element_size()) == 0
+    return int(aligned and all(n % 4 == 0 for n in (_pitch(image), *channels)))
+
+
+def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[int, int]) -> None:
+    slices, branches, numbers, load, way = _way(one, len(x), size, x.device)
+    each = branches[0].channels
+    ends = list(itertools.accumulate(branch.channels for branch in branches))
+    constants = _constants(branches, ends, load, way) | {
+        "BF16": int(x.dtype == torch.bfloat16),
+        "X_WHOLE": _whole(x, x.shape[3]),
+        "O_WHOLE": 0 if other is None else _whole(other, load.others),
+        "Y_WHOLE": _whole(y, *ends),
+        "SLICE_IN": 0,
+        "SLICE_OUT": each if slices > 1 else 0,
+        "SLICE_NUMBERS": len(branches[0].numbers) if slices > 1 else 0,
+    }
+    across, down = -(-size[1] // way.width), -(-size[0] // way.height)
+    other_pitch = 0 if other is None else other.stride(0) if load.boosts and len(other) > 1 else _pitch(other)
+    kernel(_SOURCE, "passes", **constants)(
+        (len(x) * across * down, len(branches) if way.spread else slices), way.threads,
+        x, _pitch(x), x.shape[1], x.shape[2], other, other_pitch, y, _pitch(y), numbers, *size, across, down,
+        shared=way.shared,
+    )  # fmt: skip
+
+
+def _way(
+    one: Pass, b: int, size: tuple[int, int], device: torch.device
+) -> tuple[int, list[Branch], Tensor, Load, Tiling]:
+    """The number of slices, and with it everything else, that is done soonest."""
+    ways = []
+    for slices in _slicings(one):
+        branches, numbers = one.table(slices, device)
+        head = one.drafts[0]
+        boosts = any(step[0] == k.BOOST for step in head.within)
+        load = load_of(branches, head.resize_in, head.resize_out, one.others // slices, boosts)
+        cycles, way = tiling(load, b, *size, slices)
+        ways.append((cycles, slices, branches, numbers, load, way))
+    return min(ways, key=lambda way: way[:2])[1:]
+
+
+def _slicings(one: Pass) -> list[int]:
+    if len(one.drafts) > 1 or branch_of(one.drafts[0]).crosses:
+        return [1]
+    channels = one.drafts[0].channels
+    return [1, *(n for n in range(2, channels // 4 + 1) if channels % n == 0 and channels // n % 4 == 0)]
+
+
+def _constants(branches: list[Branch], ends: list[int], load: Load, way: Tiling) -> dict[str, int | str]:
+    code: list[int] = []
+    begin = 0
+    for branch, end in zip(branches, ends):
+        head = (branch.over, branch.size, branch.dilation, branch.over_out, begin, len(branch.numbers))
+        code += [*head, end - branch.channels, len(branch.steps), *itertools.chain(*branch.steps)]
+        begin += len(branch.numbers)
+    return {
+        "PASSES": ",".join(map(str, code)),
+        "BRANCHES": len(branches),
+        "CHANNELS": load.into,
+        "RESIZE_IN": load.resize_in,
+        "RESIZE_OUT": load.resize_out,
+        "OTHERS": load.others,
+        "BOOSTS": int(load.boosts),
+        "HALO": load.halo,
+        "TILE_W": way.width,
+        "TILE_H": way.height,
+        "STRIP": way.strip,
+        "SPLIT": way.split,
+        "SPREAD": int(way.spread),
+        "EXCHANGE_AT": way.exchange_at,
+        "OTHERS_AT": way.others_at,
+        "NUMBERS_AT": way.numbers_at,
+        "PRELOAD": int(way.preloaded > 0 or way.staged == 0),
+        "PRELOADED": way.preloaded,
+        "STAGED": way.staged,
+    }

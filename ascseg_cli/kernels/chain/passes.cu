@@ -1,0 +1,214 @@
+// One pass of a chain, or passes side by side on the same image, for evaluation. A block computes a tile of one
+// image. What is done is in CODE, known to the compiler: for each branch
+//     over, k, dilation, channels after it, where its numbers begin, their count, its first channel in y, steps
+// and for each step within a pixel
+//     kind, channels before, channels after, where its numbers are in the branch's.
+#include "within.cuh"
+
+constexpr int CODE[] = {PASSES};
+constexpr int HEADER = 8, STEP = 4;
+
+struct Output { Number* first; int pitch, h, w, top, left; };
+
+// ---- reading -----------------------------------------------------------------------------------------------
+
+struct Input { const Number* first; int pitch, h, w; };
+
+DEVICE float4 larger4(float4 a, float4 b) {
+    return {fmaxf(a.x, b.x), fmaxf(a.y, b.y), fmaxf(a.z, b.z), fmaxf(a.w, b.w)};
+}
+
+DEVICE float4 between(float4 a, float4 b, float share) {
+    return {fmaf(b.x - a.x, share, a.x), fmaf(b.y - a.y, share, a.y),
+            fmaf(b.z - a.z, share, a.z), fmaf(b.w - a.w, share, a.w)};
+}
+
+// Where place i of a doubled line of n numbers lies, corners aligned: `share` of the way from `near` to `far`.
+struct Between { int near, far; float share; };
+DEVICE Between doubled(int i, int n) {
+    const int m = i / 2;
+    if (i % 2 == 0) return {m, max(m - 1, 0), float(m) / float(2 * n - 1)};
+    return {m, min(m + 1, n - 1), float(n - 1 - m) / float(2 * n - 1)};
+}
+
+template <bool WHOLE> DEVICE float4 resized(const Input& x, int row, int column, int first, int count) {
+    const Number* from = x.first + first;
+    const auto at = [&](int r, int c) { return read_some<WHOLE>(from + (r * x.w + c) * x.pitch, count); };
+    if constexpr (RESIZE_IN == resize::DOUBLE) {
+        const Between r = doubled(row, x.h), c = doubled(column, x.w);
+        const float4 a = between(at(r.near, c.near), at(r.near, c.far), c.share);
+        return between(a, between(at(r.far, c.near), at(r.far, c.far), c.share), r.share);
+    } else if constexpr (RESIZE_IN == resize::HALVE) {
+        const float4 a = larger4(at(2 * row, 2 * column), at(2 * row, 2 * column + 1));
+        return larger4(a, larger4(at(2 * row + 1, 2 * column), at(2 * row + 1, 2 * column + 1)));
+    } else {
+        return at(row, column);
+    }
+}
+
+DEVICE void read_tile(const Place& place, const Input& x) {
+    constexpr int G = planes(CHANNELS);
+    #pragma unroll 4
+    for (int i = threadIdx.x; i < PLANE * G; i += THREADS) {
+        const int g = i % G, p = i / G;
+        const int row = place.top - HALO + p / COLUMNS, column = place.left - HALO + p % COLUMNS;
+        float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (row >= 0 && row < place.h && column >= 0 && column < place.w)
+            v = resized<X_WHOLE>(x, row, column, 4 * g, CHANNELS - 4 * g);
+        place.tile[g * PLANE + p] = v;
+    }
+}
+
+DEVICE void read_others(const Place& place, const Number* other, int pitch) {
+    constexpr int G = planes(OTHERS), COUNT = BOOSTS ? 1 : PIXELS;
+    #pragma unroll 4
+    for (int i = threadIdx.x; i < COUNT * G; i += THREADS) {
+        const int g = i % G, p = i / G;
+        const int row = BOOSTS ? 0 : place.top + p / TILE_W, column = BOOSTS ? 0 : place.left + p % TILE_W;
+        float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (row < place.h && column < place.w)
+            v = read_some<O_WHOLE>(other + (row * place.w + column) * pitch + 4 * g, OTHERS - 4 * g);
+        place.others[g * COUNT + p] = v;
+    }
+}
+
+// ---- writing -----------------------------------------------------------------------------------------------
+
+template <int C> DEVICE void write(const Place& place, const Output& y, int channel, const float (&v)[STRIP][share(C)]) {
+    constexpr int SMALLER = RESIZE_OUT == resize::HALVE ? 2 : 1, G = planes(C), W = TILE_W / SMALLER;
+    if constexpr (C <= 4 && SMALLER == 1) {
+        if (place.split) return;
+        #pragma unroll
+        for (int j = 0; j < STRIP; j++) {
+            const int row = y.top + place.row + j, column = y.left + place.column;
+            float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
+            #pragma unroll
+            for (int o = 0; o < C; o++) part(four, o) = v[j][o];
+            if (row < y.h && column < y.w)
+                write_some<Y_WHOLE>(y.first + (row * y.w + column) * y.pitch + channel, four, C);
+        }
+        return;
+    }
+    put<C>(place, v);
+    #pragma unroll 2
+    for (int i = threadIdx.x; i < W * (TILE_H / SMALLER) * G; i += THREADS) {
+        const int g = i % G, p = i / G, row = p / W, column = p % W;
+        if (y.top + row >= y.h || y.left + column >= y.w) continue;
+        const float4* from = place.exchange + g * PIXELS + row * SMALLER * TILE_W + column * SMALLER;
+        float4 four = from[0];
+        if constexpr (SMALLER == 2) four = larger4(larger4(four, from[1]), larger4(from[TILE_W], from[TILE_W + 1]));
+        Number* to = y.first + ((y.top + row) * y.w + y.left + column) * y.pitch + channel + 4 * g;
+        write_some<Y_WHOLE>(to, four, C - 4 * g);
+    }
+}
+
+// ---- the pass ----------------------------------------------------------------------------------------------
+
+template <int AT, int LEFT, int C>
+DEVICE void within(const Place& place, const Output& y, int channel, float (&v)[STRIP][share(C)]) {
+    if constexpr (LEFT == 0) {
+        write<C>(place, y, channel, v);
+    } else {
+        constexpr int KIND = CODE[AT], OUT = CODE[AT + 2], NUMBERS = CODE[AT + 3];
+        if constexpr (KIND == kind::POINTWISE) {
+            float u[STRIP][share(OUT)];
+            pointwise<C, OUT, NUMBERS>(place, v, u);
+            within<AT + STEP, LEFT - 1, OUT>(place, y, channel, u);
+        } else if constexpr (KIND >= kind::ADD) {
+            float u[STRIP][share(OUT)];
+            combine<KIND, C, OUT>(place, v, u);
+            within<AT + STEP, LEFT - 1, OUT>(place, y, channel, u);
+        } else {
+            if constexpr (KIND == kind::AFFINE) affine<C, NUMBERS>(place, v);
+            else if constexpr (KIND == kind::NORM) layer_norm<C, NUMBERS>(place, v);
+            else {
+                #pragma unroll
+                for (int j = 0; j < STRIP; j++)
+                    #pragma unroll
+                    for (int o = 0; o < share(C); o++) v[j][o] = activated<KIND>(v[j][o]);
+            }
+            within<AT + STEP, LEFT - 1, C>(place, y, channel, v);
+        }
+    }
+}
+
+template <int AT> DEVICE void branch(const Place& place, const Output& y, int slice) {
+    constexpr int OVER = CODE[AT], K = CODE[AT + 1], D = CODE[AT + 2], OUT = CODE[AT + 3], STEPS = CODE[AT + 7];
+    constexpr int OFF = HALO - D * (K - 1) / 2;  // a smaller border than the tile's
+    const float4* first = place.tile + (place.row + OFF) * COLUMNS + place.column + OFF;
+    float v[STRIP][share(OUT)];
+    if constexpr (OVER == over::DENSE) {
+        dense<CHANNELS, OUT, K, D, 0>(place, first, COLUMNS, PLANE, v);
+    } else if constexpr (OVER == over::GROUPED && OUT == CHANNELS) {
+        depthwise<OUT, K, D, 0>(place, first, COLUMNS, PLANE, v);
+    } else if constexpr (OVER == over::GROUPED) {
+        grouped<OUT, CHANNELS / OUT, K, D, 0>(place, first, COLUMNS, PLANE, v);
+    } else if constexpr (OVER == over::MAXIMUM) {
+        maximum<OUT>(place, first, v);
+    } else {
+        #pragma unroll
+        for (int j = 0; j < STRIP; j++)
+            get<OUT, share(OUT)>(first, PLANE, j * COLUMNS, place.split * share(OUT), v[j]);
+    }
+    within<AT + HEADER, STEPS, OUT>(place, y, CODE[AT + 6] + slice, v);
+}
+
+template <int AT, int NUMBER> DEVICE void branches(Place& place, const Output& y, int slice) {
+    if constexpr (NUMBER < BRANCHES) {
+        if (!SPREAD || blockIdx.y == NUMBER) {
+            const float* numbers = place.numbers;
+            const float* source = place.source;
+            place.source += CODE[AT + 4];
+            if (!PRELOAD) place.numbers = place.source;
+            else if (!SPREAD) place.numbers += CODE[AT + 4];
+            branch<AT>(place, y, slice);
+            place.numbers = numbers;
+            place.source = source;
+        }
+        branches<AT + HEADER + STEP * CODE[AT + 7], NUMBER + 1>(place, y, slice);
+    }
+}
+
+template <int AT, int NUMBER> DEVICE void preload(float* to, const float* from) {
+    if constexpr (SPREAD && NUMBER < BRANCHES) {
+        if (blockIdx.y == NUMBER) copy_numbers(to, from + CODE[AT + 4], CODE[AT + 5]);
+        preload<AT + HEADER + STEP * CODE[AT + 7], NUMBER + 1>(to, from);
+    } else if constexpr (!SPREAD) {
+        copy_numbers(to, from, PRELOADED);
+    }
+}
+
+// x (b, hx, wx, …), other (b, h, w, …) or, for a boost, (b, …), y (b, …); h, w after x's resizing. Pitches: numbers
+// from pixel to pixel. Grid: tiles of all images; slices of the output channels, or branches.
+KERNEL __launch_bounds__(THREADS) passes(
+    const Number* x, int x_pitch, int hx, int wx, const Number* other, int other_pitch,
+    Number* y, int y_pitch, const float* numbers, int h, int w, int across, int down
+) {
+    SHARED(float4, memory);
+    const int tile = blockIdx.x % (across * down), slice = SPREAD ? 0 : blockIdx.y;
+    const size_t image = blockIdx.x / (across * down);
+    const int strip = threadIdx.x % STRIPS;
+    Place place;
+    place.split = threadIdx.x / STRIPS;
+    place.column = strip % TILE_W, place.row = strip / TILE_W * STRIP;
+    place.top = tile / across * TILE_H, place.left = tile % across * TILE_W;
+    place.h = h, place.w = w;
+    place.tile = memory;
+    place.exchange = memory + EXCHANGE_AT;
+    place.others = memory + OTHERS_AT;
+    float* kept = reinterpret_cast<float*>(memory + NUMBERS_AT);
+    place.staged = kept;
+    place.source = numbers + slice * SLICE_NUMBERS;
+    place.numbers = kept;
+    if constexpr (PRELOAD) preload<0, 0>(kept, place.source);
+    constexpr int SMALLER = RESIZE_OUT == resize::HALVE ? 2 : 1;
+    const size_t y_size = size_t(h / SMALLER) * (w / SMALLER) * y_pitch;
+    const Output out = {y + image * y_size, y_pitch, h / SMALLER, w / SMALLER, place.top / SMALLER, place.left / SMALLER};
+    read_tile(place, {x + image * (size_t(hx) * wx * x_pitch) + slice * SLICE_IN, x_pitch, hx, wx});
+    if constexpr (OTHERS > 0) {
+        const size_t other_size = BOOSTS ? size_t(other_pitch) : size_t(h) * w * other_pitch;
+        read_others(place, other + image * other_size + slice * SLICE_OUT, other_pitch);
+    }
+    __syncthreads();
+    branches<0, 0>(place, out, slice * SLICE_OUT);
+}

@@ -1,0 +1,273 @@
+// The parts of a pass: an image tile in shared memory, one convolution or pooling over neighbours, steps within a
+// pixel, and the way back. A thread owns a strip: STRIP pixels one below the other, and a range of channels, that
+// stay in registers; where a step needs other channels of a pixel, all go through shared memory.
+//
+// Shared images are planes of four channels each, a float4 a pixel, so that neighbouring threads read neighbouring
+// float4. Numbers of layers come in multiples of four; channels beyond the last have weight 0.
+#pragma once
+#include "storage.cuh"
+
+namespace over { enum { ALONE, DENSE, GROUPED, MAXIMUM }; }
+namespace resize { enum { SAME, DOUBLE, HALVE }; }
+namespace kind { enum { POINTWISE, AFFINE, NORM, RELU, GELU, SIGMOID, ADD, GATE, SOFT_GATE, BOOST }; }
+
+constexpr int STRIPS = TILE_W * (TILE_H / STRIP), THREADS = STRIPS * SPLIT;
+constexpr int PIXELS = TILE_W * TILE_H;
+constexpr int COLUMNS = TILE_W + 2 * HALO, LINES = TILE_H + 2 * HALO, PLANE = COLUMNS * LINES;
+
+constexpr int planes(int c) { return (c + 3) / 4; }
+constexpr int round_up(int a, int b) { return (a + b - 1) / b * b; }
+// How many numbers a row of outputs has in memory.
+constexpr int padded(int c) { return c <= 4 ? c : round_up(c, 8); }
+// How many channels of c a thread has.
+constexpr int share(int c) { return c <= 4 ? c : round_up((padded(c) + SPLIT - 1) / SPLIT, 4); }
+
+DEVICE float& part(float4& v, int i) { return reinterpret_cast<float*>(&v)[i]; }
+
+// What a thread knows: where its strip is, and the block's memory.
+struct Place {
+    int split, column, row;   // of the strip in the tile
+    int top, left;            // of the tile in the image
+    int h, w;                 // of the image that the convolution sees
+    const float* numbers;     // of all layers, in shared memory if they fit
+    const float* source;      // of all layers, in global memory
+    float4 *tile, *exchange, *others;
+    float* staged;            // weights on their way
+    DEVICE int pixel() const { return row * TILE_W + column; }
+};
+
+// ---- numbers ----------------------------------------------------------------------------------------------
+
+DEVICE void copy_numbers(float* to, const float* from, int count) {  // a multiple of four
+    for (int i = threadIdx.x; i < count / 4; i += THREADS) store4(to + 4 * i, load4(from + 4 * i));
+}
+
+// `count` numbers from `at` in shared memory; a barrier where they must be brought first.
+DEVICE const float* ready(const Place& place, int at, int count) {
+    if constexpr (PRELOAD) return place.numbers + at;
+    __syncthreads();
+    copy_numbers(place.staged, place.source + at, count);
+    __syncthreads();
+    return place.staged;
+}
+
+// ---- shared images ----------------------------------------------------------------------------------------
+
+// N channels of a pixel from channel `first` on; 0 beyond the last plane.
+template <int C, int N> DEVICE void get(const float4* image, int plane, int pixel, int first, float* v) {
+    if constexpr (N < 4) {
+        float4 four = image[pixel];
+        #pragma unroll
+        for (int o = 0; o < N; o++) v[o] = first == 0 ? part(four, o) : 0.0f;
+    } else {
+        #pragma unroll
+        for (int o = 0; o < N; o += 4) {
+            float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
+            if (first + o < C) four = image[(first + o) / 4 * plane + pixel];
+            #pragma unroll
+            for (int i = 0; i < 4; i++) v[o + i] = part(four, i);
+        }
+    }
+}
+
+// A strip's channels to the exchange, for the whole block to read.
+template <int C> DEVICE void put(const Place& place, const float (&v)[STRIP][share(C)]) {
+    constexpr int N = share(C);
+    __syncthreads();
+    const int first = place.split * N;
+    #pragma unroll
+    for (int j = 0; j < STRIP; j++)
+        #pragma unroll
+        for (int o = 0; o < N; o += 4) {
+            if (first + o >= C) continue;
+            float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
+            #pragma unroll
+            for (int i = 0; i < 4 && o + i < N; i++) part(four, i) = v[j][o + i];
+            place.exchange[(first + o) / 4 * PIXELS + place.pixel() + j * TILE_W] = four;
+        }
+    __syncthreads();
+}
+
+// ---- over neighbours --------------------------------------------------------------------------------------
+
+// The biases of a thread's channels, or any other row of numbers.
+template <int C> DEVICE void row_of(const Place& place, const float* numbers, float (&row)[share(C)]) {
+    constexpr int N = share(C);
+    const float* from = numbers + place.split * N;
+    if constexpr (N % 4 == 0) {
+        #pragma unroll
+        for (int o = 0; o < N; o += 4) {
+            float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
+            if (place.split * N + o < padded(C)) four = load4(from + o);
+            #pragma unroll
+            for (int i = 0; i < 4; i++) row[o + i] = part(four, i);
+        }
+    } else {
+        #pragma unroll
+        for (int o = 0; o < N; o++) row[o] = place.split == 0 ? from[o] : 0.0f;
+    }
+}
+
+// One plane of inputs and one column of taps: K taps one below the other, for every output of the thread.
+template <int K, int D, int INPUTS, int N, int OUT>
+DEVICE void dense_column(const float4* column, int pitch, const float* weights, float (&v)[STRIP][N]) {
+    constexpr bool SHARE = D < STRIP;  // neighbouring taps see the same pixels
+    constexpr int REACH = SHARE ? STRIP + (K - 1) * D : STRIP;
+    float4 x[REACH];
+    if constexpr (SHARE) {
+        #pragma unroll
+        for (int r = 0; r < REACH; r++) x[r] = column[r * pitch];
+    }
+    #pragma unroll
+    for (int r = 0; r < K; r++) {
+        if constexpr (!SHARE) {
+            #pragma unroll
+            for (int j = 0; j < STRIP; j++) x[j] = column[(r * D + j) * pitch];
+        }
+        #pragma unroll
+        for (int i = 0; i < INPUTS; i++) {
+            const float* row = weights + (r * INPUTS + i) * OUT;
+            float weight[N];
+            if constexpr (N % 4 == 0) {
+                #pragma unroll
+                for (int o = 0; o < N; o += 4) {
+                    const float4 four = load4(row + o);
+                    weight[o] = four.x, weight[o + 1] = four.y, weight[o + 2] = four.z, weight[o + 3] = four.w;
+                }
+            } else {
+                #pragma unroll
+                for (int o = 0; o < N; o++) weight[o] = row[o];
+            }
+            #pragma unroll
+            for (int j = 0; j < STRIP; j++)
+                #pragma unroll
+                for (int o = 0; o < N; o++) v[j][o] = fmaf(part(x[SHARE ? r * D + j : j], i), weight[o], v[j][o]);
+        }
+    }
+}
+
+// Every output sums over all inputs. Numbers: biases, then [plane][column of taps][tap][input of the plane][output].
+template <int C, int OUT, int K, int D, int AT>
+DEVICE void dense(const Place& place, const float4* first, int pitch, int plane, float (&v)[STRIP][share(OUT)]) {
+    constexpr int N = share(OUT), INPUTS = C < 4 ? C : 4, UNIT = round_up(K * INPUTS * padded(OUT), 4);
+    constexpr int UNITS = planes(C) * K, FIT = STAGED / UNIT > 0 ? STAGED / UNIT : 1;
+    constexpr int CHUNK = PRELOAD ? UNITS : FIT < UNITS ? FIT : UNITS;
+    float bias[N];
+    row_of<OUT>(place, place.numbers + AT, bias);
+    #pragma unroll
+    for (int j = 0; j < STRIP; j++)
+        #pragma unroll
+        for (int o = 0; o < N; o++) v[j][o] = bias[o];
+    const bool idle = place.split * N >= padded(OUT);
+    #pragma unroll 1
+    for (int begin = 0; begin < UNITS; begin += CHUNK) {
+        const int count = min(CHUNK, UNITS - begin);
+        const float* weights = ready(place, AT + round_up(padded(OUT), 4) + begin * UNIT, count * UNIT);
+        if (idle) continue;
+        weights += place.split * N;
+        #pragma unroll 1
+        for (int unit = begin; unit < begin + count; unit++) {
+            dense_column<K, D, INPUTS, N, padded(OUT)>(first + unit / K * plane + unit % K * D, pitch, weights, v);
+            weights += UNIT;
+        }
+    }
+}
+
+// Each output has one input. Numbers: biases, then [column of taps][tap][output], outputs in fours.
+template <int C, int K, int D, int AT>
+DEVICE void depthwise(const Place& place, const float4* first, int pitch, int plane, float (&v)[STRIP][share(C)]) {
+    constexpr int N = share(C), OUT = round_up(C, 4), REACH = STRIP + (K - 1) * D;
+    const float* numbers = place.numbers + AT;
+    #pragma unroll
+    for (int o = 0; o < N; o += 4) {
+        const int channel = place.split * N + o;
+        float4 sum[STRIP];
+        #pragma unroll
+        for (int j = 0; j < STRIP; j++) sum[j] = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (channel < C) {
+            const float4 bias = load4(numbers + channel);
+            #pragma unroll
+            for (int j = 0; j < STRIP; j++) sum[j] = bias;
+            #pragma unroll 1
+            for (int q = 0; q < K; q++) {
+                const float4* column = first + channel / 4 * plane + q * D;
+                float4 x[REACH];
+                #pragma unroll
+                for (int r = 0; r < REACH; r++) x[r] = column[r * pitch];
+                #pragma unroll
+                for (int r = 0; r < K; r++) {
+                    const float4 weight = load4(numbers + (1 + q * K + r) * OUT + channel);
+                    #pragma unroll
+                    for (int j = 0; j < STRIP; j++) {
+                        sum[j].x = fmaf(x[r * D + j].x, weight.x, sum[j].x);
+                        sum[j].y = fmaf(x[r * D + j].y, weight.y, sum[j].y);
+                        sum[j].z = fmaf(x[r * D + j].z, weight.z, sum[j].z);
+                        sum[j].w = fmaf(x[r * D + j].w, weight.w, sum[j].w);
+                    }
+                }
+            }
+        }
+        #pragma unroll
+        for (int j = 0; j < STRIP; j++)
+            #pragma unroll
+            for (int i = 0; i < 4 && o + i < N; i++) v[j][o + i] = part(sum[j], i);
+    }
+}
+
+// Each output has EACH inputs. Numbers: biases, in fours, then [column of taps][tap][output][input].
+template <int OUT, int EACH, int K, int D, int AT>
+DEVICE void grouped(const Place& place, const float4* first, int pitch, int plane, float (&v)[STRIP][share(OUT)]) {
+    constexpr int N = share(OUT), WEIGHTS = AT + round_up(OUT, 4);
+    #pragma unroll
+    for (int o = 0; o < N; o++) {
+        const int channel = place.split * N + o;
+        const bool there = channel < OUT;
+        #pragma unroll
+        for (int j = 0; j < STRIP; j++) v[j][o] = there ? place.numbers[AT + channel] : 0.0f;
+        if (!there) continue;
+        #pragma unroll 1
+        for (int tap = 0; tap < K * K; tap++) {
+            const int at = (tap % K * pitch + tap / K) * D;
+            const float* weights = place.numbers + WEIGHTS + (tap * OUT + channel) * EACH;
+            if constexpr (EACH % 4 == 0) {
+                for (int i = 0; i < EACH; i += 4) {
+                    const float4* x = first + (channel * EACH + i) / 4 * plane + at;
+                    const float4 weight = load4(weights + i);
+                    #pragma unroll
+                    for (int j = 0; j < STRIP; j++) {
+                        const float4 a = x[j * pitch];
+                        v[j][o] = fmaf(a.x, weight.x, fmaf(a.y, weight.y, v[j][o]));
+                        v[j][o] = fmaf(a.z, weight.z, fmaf(a.w, weight.w, v[j][o]));
+                    }
+                }
+            } else {
+                for (int i = 0; i < EACH; i++) {
+                    const int input = channel * EACH + i;
+                    const float4* x = first + input / 4 * plane + at;
+                    #pragma unroll
+                    for (int j = 0; j < STRIP; j++)
+                        v[j][o] = fmaf(reinterpret_cast<const float*>(x + j * pitch)[input % 4], weights[i], v[j][o]);
+                }
+            }
+        }
+    }
+}
+
+// The largest of the 3×3 neighbours inside the image.
+template <int C> DEVICE void maximum(const Place& place, const float4* first, float (&v)[STRIP][share(C)]) {
+    constexpr int N = share(C);
+    #pragma unroll
+    for (int j = 0; j < STRIP; j++) {
+        #pragma unroll
+        for (int o = 0; o < N; o++) v[j][o] = -INFINITY;
+        #pragma unroll 1
+        for (int tap = 0; tap < 9; tap++) {
+            const int row = place.top + place.row + j + tap / 3 - 1, column = place.left + place.column + tap % 3 - 1;
+            if (row < 0 || row >= place.h || column < 0 || column >= place.w) continue;
+            float x[N];
+            get<C, N>(first, PLANE, (tap / 3 + j) * COLUMNS + tap % 3, place.split * N, x);
+            #pragma unroll
+            for (int o = 0; o < N; o++) v[j][o] = fmaxf(v[j][o], x[o]);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+"""The passes of a chain as `passes.cu` reads them: a branch's code, and its numbers with the outputs innermost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ascseg_cli.kernels.chain import codes as k
+from ascseg_cli.kernels.chain.plan import Draft
+
+Step = tuple[int, int, int, int]  # kind, channels before and after, where its numbers are
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What is done to one image within a pass, from its tile to its pixels.
+
+    over, size, dilation  what happens over neighbours
+    into, over_out        channels before and after that
+    channels              channels at the end
+    numbers               a multiple of four
+    """
+
+    over: int
+    size: int
+    dilation: int
+    into: int
+    over_out: int
+    channels: int
+    steps: tuple[Step, ...]
+    numbers: np.ndarray
+
+    @property
+    def border(self) -> int:
+        return self.dilation * (self.size - 1) // 2
+
+    @property
+    def widest(self) -> int:
+        return max(self.over_out, *(step[2] for step in self.steps), 1)
+
+    @property
+    def unit(self) -> int:
+        """The most numbers that must be in shared memory at once, where not all can be."""
+        pointwise = [4 * padded(out) for kind, _, out, _ in self.steps if kind == k.POINTWISE]
+        return max([self.size * min(4, self.into) * padded(self.over_out), *pointwise])
+
+    @property
+    def crosses(self) -> bool:
+        """Does a channel of the result depend on others of the same pixel after the convolution?"""
+        mixed = any(kind in (k.POINTWISE, k.NORM) or into != out for kind, into, out, _ in self.steps)
+        return mixed or self.over != k.DENSE
+
+
+def padded(c: int) -> int:
+    """How many numbers a row of c outputs takes in `passes.cu`."""
+    return c if c <= 4 else -(-c // 8) * 8
+
+
+def branch_of(draft: Draft) -> Branch:
+    """A draft in the order of `passes.cu`. A pass that begins with a 1×1 convolution has that over neighbours."""
+    over, convolution, out, steps = (
+        draft.over,
+        draft.convolution,
+        draft.over_out,
+        list(zip(draft.within, draft.parts)),
+    )
+    if over == k.ALONE and steps and steps[0][0][0] == k.POINTWISE:
+        (_, _, out, _), convolution = steps.pop(0)
+        over = k.DENSE
+    numbers = [_over_numbers(over, convolution)]
+    code: list[Step] = []
+    for (kind, before, after, _), part in steps:
+        code.append((kind, before, after, sum(map(len, numbers))))
+        numbers.append(_step_numbers(kind, part))
+    return Branch(
+        over, draft.size, draft.dilation, draft.into, out or draft.into, draft.channels, tuple(code),
+        np.concatenate(numbers).astype(np.float32),
+    )  # fmt: skip
+
+
+def slices_of(draft: Draft, count: int) -> list[Draft]:
+    """A draft as so many of equal shape, each with some of the outputs; none of its steps may cross channels."""
+    each = draft.channels // count
+    return [_slice(draft, slice(i * each, (i + 1) * each)) for i in range(count)]
+
+
+def _slice(draft: Draft, of: slice) -> Draft:
+    channels = of.stop - of.start
+    within, parts = [list(step) for step in draft.within], draft.parts
+    if draft.over == k.ALONE and within:  # a 1×1 convolution first
+        parts = [[number[of] for number in parts[0]], *parts[1:]]
+    for i, step in enumerate(within):
+        step[1] = step[1] if step[0] == k.POINTWISE else channels
+        step[2] = channels
+        if step[0] == k.AFFINE:
+            parts = [*parts[:i], [parts[i][0].reshape(-1, 2)[of].ravel()], *parts[i + 1 :]]
+    convolution = [number[of] for number in draft.convolution]
+    over_out = channels if draft.over_out else 0
+    return replace(
+        draft, channels=channels, convolution=convolution, over_out=over_out, within=within, parts=parts
+    )
+
+
+def _fours(numbers: np.ndarray) -> np.ndarray:
+    return np.pad(numbers.ravel(), (0, -numbers.size % 4))
+
+
+def _row(numbers: np.ndarray) -> np.ndarray:
+    return _fours(np.pad(numbers, (0, padded(len(numbers)) - len(numbers))))
+
+
+def _over_numbers(over: int, convolution: Sequence[np.ndarray]) -> np.ndarray:
+    if over == k.DENSE:
+        return _dense(*convolution)
+    if over != k.GROUPED:
+        return np.zeros(0)
+    weight, bias = convolution
+    out, each = weight.shape[:2]
+    taps = weight.transpose(3, 2, 0, 1)  # (out, each, row, column) -> (column, row, out, each)
+    if each == 1:
+        taps = np.pad(taps, ((0, 0), (0, 0), (0, -out % 4), (0, 0)))
+    return np.concatenate([_fours(bias), _fours(taps)])
+
+
+def _dense(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Biases, then weights as [plane of inputs][column][row][input of the plane][output]."""
+    out, into, size, _ = weight.shape
+    inputs = min(into, 4)
+    weight = np.pad(weight, ((0, padded(out) - out), (0, -into % inputs), (0, 0), (0, 0)))
+    weight = weight.reshape(padded(out), -1, inputs, size, size).transpose(1, 4, 3, 2, 0)
+    units = weight.reshape(len(weight) * size, -1)
+    units = np.pad(units, ((0, 0), (0, -units.shape[1] % 4)))
+    return np.concatenate([_row(bias), units.ravel()])
+
+
+def _step_numbers(kind: int, part: Sequence[np.ndarray]) -> np.ndarray:
+    if kind == k.POINTWISE:
+        return _dense(*part)
+    if kind == k.AFFINE:
+        return np.concatenate([_row(row) for row in part[0].reshape(-1, 2).T])
+    if kind == k.NORM:
+        eps, pairs = part[0][:1], part[0][1:]
+        return np.concatenate([_fours(eps), *(_row(row) for row in pairs.reshape(-1, 2).T)])
+    return np.zeros(0)

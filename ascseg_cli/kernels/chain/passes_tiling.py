@@ -1,0 +1,160 @@
+"""How a pass is cut into blocks and threads: the cheapest of some hundred ways by a count of what each costs.
+
+The count is of a multiprocessor's cycles, by what an H100 can do in one: 128 multiplications, a third of a float4
+of shared memory for each of a warp's threads, 32 bytes from the second-level cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels.chain import codes as k
+from ascseg_cli.kernels.chain.passes_packing import Branch, padded
+
+_TILES = [(32, 16), (32, 8), (32, 4), (16, 16), (16, 8), (16, 4), (8, 16), (8, 8), (8, 4), (4, 4), (4, 2), (2, 2)]
+_PROCESSORS = 132
+_MOST_SHARED = 98 * 1024  # bytes that every GPU of compute capability 8.0 and newer gives a block
+_MOST_PRELOADED = 10 * 1024  # numbers
+_STAGED = 4 * 1024
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a tiling must carry: everything about a pass but its numbers."""
+
+    branches: tuple[tuple[int, ...], ...]  # as `load_of` has them
+    into: int
+    resize_in: int
+    resize_out: int
+    others: int
+    boosts: bool
+
+    @property
+    def halo(self) -> int:
+        return max(dilation * (size - 1) // 2 for _, size, dilation, *_ in self.branches)
+
+    @property
+    def widest(self) -> int:
+        return max(branch[5] for branch in self.branches)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tile of output pixels before they are resized, pixels a thread, threads that share a pixel's channels."""
+
+    width: int
+    height: int
+    strip: int
+    split: int
+    spread: bool
+    exchange_at: int  # in float4 of shared memory, as the next two
+    others_at: int
+    numbers_at: int
+    preloaded: int  # numbers; 0: they don't fit
+    staged: int
+    shared: int  # bytes
+
+    @property
+    def threads(self) -> int:
+        return self.width * self.height // self.strip * self.split
+
+
+def load_of(branches: Sequence[Branch], resize_in: int, resize_out: int, others: int, boosts: bool) -> Load:
+    rows = []
+    for one in branches:
+        steps = [n for kind, _, out, _ in one.steps for n in (kind, out)]
+        sizes = (one.over, one.size, one.dilation, one.into, one.over_out)
+        rows.append((*sizes, one.widest, len(one.numbers), one.unit, *steps))
+    return Load(tuple(rows), branches[0].into, resize_in, resize_out, others, boosts)
+
+
+@functools.lru_cache(4096)
+def tiling(load: Load, b: int, h: int, w: int, slices: int) -> tuple[float, Tiling]:
+    """The cheapest way and its cycles, for b images of h × w px. Raises ShapeError where none fits."""
+    ways = [(_cycles(load, way, b, h, w, slices), i, way) for i, way in enumerate(_ways(load))]
+    if not ways:
+        raise ShapeError(f"{load.into} channels are too many for a compiled chain", "use --backend reference")
+    cycles, _, way = min(ways)
+    return cycles, way
+
+
+def _ways(load: Load) -> Iterator[Tiling]:
+    wide = padded(load.widest)
+    for (width, height), strip, share in itertools.product(_TILES, (1, 2, 4, 8), (4, 8)):
+        if height % strip or strip * min(share, wide) > 32:
+            continue
+        for spread in (False, True)[: len(load.branches)]:
+            way = _laid_out(load, width, height, strip, max(1, -(-wide // share)), spread)
+            if 32 <= way.threads <= 512 and way.shared <= _MOST_SHARED:
+                yield way
+
+
+def _laid_out(load: Load, width: int, height: int, strip: int, split: int, spread: bool) -> Tiling:
+    tile = (width + 2 * load.halo) * (height + 2 * load.halo) * -(-load.into // 4)
+    exchange = width * height * -(-load.widest // 4)
+    alone = spread or len(load.branches) == 1
+    exchange_at, others_at = (0, max(tile, exchange)) if alone else (tile, tile + exchange)
+    numbers_at = others_at + (1 if load.boosts else width * height) * -(-load.others // 4)
+    counts = [branch[6] for branch in load.branches]
+    preloaded = max(counts) if spread else sum(counts)
+    staged = 0
+    if preloaded > _MOST_PRELOADED:
+        preloaded, staged = 0, max(_STAGED, *(branch[7] for branch in load.branches))
+    shared = 16 * numbers_at + 4 * (preloaded + staged + 32)  # a wide row's last read may pass the end
+    return Tiling(
+        width, height, strip, split, spread, exchange_at, others_at, numbers_at, preloaded, staged, shared
+    )
+
+
+def _cycles(load: Load, way: Tiling, b: int, h: int, w: int, slices: int) -> float:
+    """Cycles until the last block is done, were every multiprocessor busy alike."""
+    works = [_work(branch, way) for branch in load.branches]
+    if not way.spread:
+        works = [(sum(w[0] for w in works), sum(w[1] for w in works))]
+    blocks = b * -(-h // way.height) * -(-w // way.width) * slices
+    each = -(-blocks * len(works) // _PROCESSORS)
+    flops, reads = (sum(column) / len(works) for column in zip(*works))
+    warps = -(-way.threads // 32)
+    pixels, tile = way.width * way.height, (way.width + 2 * load.halo) * (way.height + 2 * load.halo)
+    loads = tile * -(-load.into // 4) * (1 if load.resize_in == k.SAME else 3)
+    moved = loads + pixels * (-(-load.others // 4) + -(-load.widest // 4))
+    numbers = max(way.preloaded, sum(branch[6] for branch in load.branches) / len(works))
+    busy = max(warps * (flops + 1.5 * reads) / 4, warps * reads * 3, (16 * moved + 4 * numbers) / 32)
+    resident = max(1, min(2048 // way.threads, 220 * 1024 // way.shared, 65536 // (way.threads * 96), each))
+    serial = 1500 + 1.5 * flops + 3 * reads + 300 * (moved + numbers / 4) / way.threads / 4
+    return max(each * busy, -(-each // resident) * serial) + 0.2 * each / resident * serial
+
+
+def _work(branch: tuple[int, ...], way: Tiling) -> tuple[float, float]:
+    """A thread's multiplications and its reads of shared float4."""
+    over, size, dilation, into, out, *_ = branch
+    taps, share = size * size, _share(out, way.split)
+    reach = min(way.strip + (size - 1) * dilation, size * way.strip)
+    if over == k.DENSE:
+        flops = taps * into * way.strip * share
+        reads = -(-into // 4) * size * reach + taps * into * -(-share // 4)
+    elif over == k.GROUPED and into == out:
+        flops, reads = taps * way.strip * share, -(-share // 4) * (size * reach + taps)
+    elif over == k.GROUPED:
+        flops = taps * into // out * way.strip * share
+        reads = share * taps * (way.strip + 1) * -(-into // out // 4)
+    else:
+        flops, reads = taps * way.strip * share * 2, taps * way.strip * -(-share // 4)
+    for kind, after in zip(branch[8::2], branch[9::2]):
+        before, share, out = share, _share(after, way.split), after
+        if kind == k.POINTWISE:
+            inputs = before * way.split
+            flops += inputs * way.strip * share
+            reads += inputs * -(-share // 4) + (inputs // 4 + before // 4) * way.strip * (way.split > 1)
+        else:
+            flops += way.strip * share * (20 if kind in (k.GELU, k.SIGMOID, k.SOFT_GATE, k.NORM) else 1)
+            reads += way.strip * share // 4 if kind >= k.ADD else 0
+    return flops, reads
+
+
+def _share(c: int, split: int) -> int:
+    return c if c <= 4 else -(-padded(c) // split // 4) * 4

@@ -1,0 +1,144 @@
+"""The GPU's passes on the chains of `test_chain`: on an emulated machine, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from cases import assert_as_exact
+from emulator.emulate import COMPILER, emulated
+from test_chain import CHAINS, conv, double, norm, operands
+from torch import Tensor, nn
+
+from ascseg_cli.kernels.chain import Boost, Chain, Gate, gpu_passes, reference
+
+SIZES = [(2, 6, 10), (1, 9, 34), (3, 1, 5), (1, 18, 2), (0, 4, 4)]
+WIDE = {
+    "wide": (36, lambda: [conv(36, 40, 3), norm(40), nn.GELU(), conv(40, 33, 1), nn.LayerNorm(33)], 0),
+    "wide other": (1, lambda: [conv(1, 3, 7), nn.Sigmoid(), conv(3, 1, 1), Gate()], 24),
+    "wide groups": (48, lambda: [conv(48, 12, 3, 1, 12), norm(12), nn.ReLU(), conv(12, 20, 1), norm(20)], 0),
+    "no fours": (7, lambda: [conv(7, 7, 5, 1, 7), nn.LayerNorm(7), conv(7, 9, 1), nn.ReLU(), norm(9)], 0),
+    "one to many channels": (2, lambda: [conv(2, 1, 7), norm(1), nn.Sigmoid(), Gate()], 12),
+    "a channel each": (12, lambda: [Boost(), nn.ReLU()], -12),
+}
+
+
+@pytest.fixture(params=["emulated", "cuda"])
+def machine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The device of the tensors; kernels run there."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "emulated":
+            if COMPILER is None:
+                pytest.skip("g++ isn't installed")
+            stack.enter_context(emulated())
+        elif not torch.cuda.is_available():
+            pytest.skip("no CUDA GPU was found")
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.backends.cudnn.flags(allow_tf32=False))
+        yield "cpu" if request.param == "emulated" else "cuda"
+
+
+def on(device: str, *steps: nn.Module) -> Chain:
+    return Chain(*(step.to(device) for step in steps))
+
+
+def judge(
+    machine: str, chains: list[Chain], draws: list[tuple[Tensor, Tensor | None]], dtype: torch.dtype
+) -> None:
+    """The passes err at most twice as much as plain torch, which keeps every step's result in `dtype`."""
+    doubled = [Chain(*(copy.deepcopy(step).double() for step in steps)) for steps in chains]
+    stored = [Chain(*(copy.deepcopy(step).to(dtype) for step in steps)) for steps in chains]
+    got, plain, exact = [], [], []
+    for drawn in draws:
+        x, other = (None if t is None else t.to(dtype).to(machine) for t in drawn)
+        if not x.numel():
+            assert run(gpu_passes, x, chains, other).numel() == 0
+            continue
+        got.append(run(gpu_passes, x, chains, other))
+        plain.append(run(reference, x, stored, other))
+        exact.append(run(reference, x.double(), doubled, None if other is None else other.double()))
+        assert got[-1].permute(0, 2, 3, 1).is_contiguous()
+    assert_as_exact(got, plain, exact)
+
+
+def run(module, x: Tensor, chains: list[Chain], other: Tensor | None) -> Tensor:
+    return module.chain(x, chains[0], other) if len(chains) == 1 else module.side_by_side(x, chains)
+
+
+@pytest.mark.parametrize("name", [*CHAINS, *WIDE])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_chains_are_as_exact_as_plain_torch(machine, name, dtype):
+    c, make, others = (CHAINS | WIDE)[name]
+    torch.manual_seed(0)
+    steps = on(machine, *make())
+    least = 2 if "halved" in name else 1
+    draws = [operands(c, others, b, max(h, least), w) for b, h, w in SIZES]
+    judge(machine, [steps], draws, dtype)
+
+
+def branch(c: int, dilation: int) -> list[nn.Module]:
+    return [conv(c, c // 2, 3, dilation), norm(c // 2), nn.ReLU(), conv(c // 2, c // 2, 1), norm(c // 2)]
+
+
+def scales(c: int) -> list[list[nn.Module]]:
+    same = [branch(c, d) for d in (1, 2, 3, 4)]
+    doubled = [[double(), *branch(c, d), nn.MaxPool2d(2)] for d in (1, 3)]
+    return [*same, *doubled, *([nn.MaxPool2d(2), *branch(c, d), double()] for d in (1, 3))]
+
+
+def pools(c: int) -> list[list[nn.Module]]:
+    ends = [[conv(c, c, 1), norm(c), nn.GELU(), conv(c, 1, 1), norm(1)] for _ in range(2)]
+    return [[nn.AvgPool2d(3, 1, 1), *ends[0]], [nn.MaxPool2d(3, 1, 1), *ends[1]]]
+
+
+SIDE_BY_SIDE = {
+    "scales of 8": scales,
+    "scales of 12": scales,
+    "pools of 24": pools,
+    "pools of 3": pools,
+}
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_side_by_side_is_as_exact_as_plain_torch(machine, name, dtype):
+    torch.manual_seed(1)
+    c = int(name.split()[-1])
+    chains = [on(machine, *steps) for steps in SIDE_BY_SIDE[name](c)]
+    draws = [(torch.randn(b, c, h, w), None) for b, h, w in [(1, 6, 12), (2, 10, 4), (1, 12, 18), (0, 4, 4)]]
+    judge(machine, chains, draws, dtype)
+
+
+def test_batch_mates_do_not_change_a_bit(machine):
+    torch.manual_seed(2)
+    for steps in (
+        on(machine, *branch(8, 2)),
+        on(machine, conv(3, 8, 7), nn.ReLU(), conv(8, 8, 3), nn.MaxPool2d(2)),
+    ):
+        x = torch.randn(3, steps[0].in_channels, 12, 20, device=machine)
+        together = gpu_passes.chain(x, steps)
+        assert torch.equal(gpu_passes.chain(x[1:2], steps), together[1:2])
+
+
+def test_a_slice_of_channels_is_read_where_it_lies(machine):
+    torch.manual_seed(3)
+    steps = on(machine, conv(4, 4, 3))
+    wide = torch.randn(2, 6, 7, 12, device=machine).permute(0, 3, 1, 2)
+    for first in (4, 3):
+        x = wide[:, first : first + 4]
+        torch.testing.assert_close(gpu_passes.chain(x, steps), reference.chain(x, steps), rtol=1e-5, atol=1e-5)
+
+
+def test_changed_weights_count(machine):
+    torch.manual_seed(4)
+    layer, after = conv(4, 4, 3).to(machine), norm(4).to(machine)
+    steps, x = Chain(layer, after), torch.randn(1, 4, 8, 8, device=machine)
+    gpu_passes.chain(x, steps)
+    layer.weight.mul_(2)
+    after.running_mean.add_(1)
+    torch.testing.assert_close(gpu_passes.chain(x, steps), reference.chain(x, steps), rtol=1e-5, atol=1e-5)
+    layer.weight = nn.Parameter(torch.ones(4, 4, 3, 3, device=machine))
+    torch.testing.assert_close(gpu_passes.chain(x, steps), reference.chain(x, steps), rtol=1e-5, atol=1e-5)

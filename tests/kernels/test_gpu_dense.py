@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from emulator.emulate import COMPILER, emulated
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu
 
+from ascseg_cli.kernels.chain import dense_plan
 from ascseg_cli.kernels.chain.dense_plan import Shape, tile_plan, weight_plan
 from ascseg_cli.kernels.chain.gpu_dense import dense, pitch, pixels
 from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running
@@ -39,6 +40,7 @@ class Case:
     mean: float = 0.3
     fixed: tuple[str, ...] = ()  # inputs that want no gradient
     unused: tuple[str, ...] = ()  # outputs that the loss doesn't see
+    draws: int = 3
 
     def inputs(self, seed: int, device: str) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(seed)
@@ -65,35 +67,31 @@ class Case:
 
 CASES: dict[str, Case] = {
     "3×3 of 8 channels": Case(2, 9, 37, 8, 8, 3),
+    "one row": Case(2, 1, 40, 8, 8, 3),
+    "one column": Case(1, 40, 1, 8, 8, 3),
+    "one pixel": Case(3, 1, 1, 8, 8, 3, draws=20),
+    "mean far above deviation": Case(2, 12, 13, 8, 8, 3, mean=30.0),
+    "only statistics are used": Case(2, 7, 10, 8, 8, 3, unused=("y",)),
+    "only y is used": Case(2, 7, 10, 8, 8, 3, unused=("statistics",)),
+    "gradient of the weights alone": Case(1, 7, 9, 8, 8, 3, fixed=("x", "statistics", "norm_weight", "norm_bias")),
+    "frozen weights": Case(1, 7, 9, 8, 8, 3, fixed=("weight", "bias", "statistics")),
+    "slice of a wider tensor": Case(2, 7, 10, 8, 8, 3, extra=6),
+    "empty batch": Case(0, 6, 7, 8, 8, 3, batch=False),
+    "not normalised, activated": Case(2, 7, 10, 4, 8, 3, normed=False, activation="gelu", batch=False),
     "7×7 of an image": Case(2, 17, 19, 3, 8, 7, normed=False, activation="none", fixed=("x",)),
     "7×7 to more": Case(1, 10, 21, 8, 16, 7, normed=False, activation="none"),
     "7×7 of two": Case(2, 9, 35, 2, 1, 7, activation="none"),
-    "5×5": Case(1, 11, 12, 6, 7, 5, activation="gelu"),
+    "5×5 of 6 to 7": Case(1, 11, 12, 6, 7, 5, activation="gelu", extra=2, bias=False),
     "1×1": Case(3, 7, 31, 8, 8, 1, activation="gelu"),
     "1×1 to one": Case(2, 9, 9, 24, 1, 1, batch=False),
     "1×1 of 32": Case(1, 8, 9, 32, 32, 1, activation="gelu", extra=4),
-    "1×1 plain": Case(2, 6, 11, 4, 4, 1, normed=False, activation="none", batch=False),
     "3×3 to offsets": Case(1, 9, 11, 8, 18, 3, activation="gelu"),
     "dilated 2": Case(1, 11, 19, 8, 4, 3, 2, normed=False, activation="none"),
     "dilated 3": Case(2, 13, 17, 8, 4, 3, 3, normed=False, activation="none"),
     "dilated 4": Case(1, 12, 35, 16, 8, 3, 4),
     "4 to 5": Case(2, 5, 9, 4, 5, 3),
     "3 to 9": Case(1, 9, 8, 3, 9, 3, extra=2),
-    "6 to 7": Case(2, 6, 10, 6, 7, 3, extra=2, bias=False),
-    "2 to 1": Case(3, 6, 7, 2, 1, 3),
-    "24 to 32": Case(1, 8, 9, 24, 32, 3),
     "72 channels": Case(1, 4, 5, 72, 20, 3, activation="none"),
-    "one pixel": Case(2, 1, 1, 5, 6, 3),
-    "one row": Case(2, 1, 40, 4, 4, 3),
-    "one column": Case(1, 40, 1, 4, 3, 7),
-    "empty batch": Case(0, 6, 7, 4, 4, 3, batch=False),
-    "mean far above deviation": Case(2, 12, 13, 8, 8, 3, mean=30.0, activation="gelu"),
-    "slice of a wider tensor": Case(2, 7, 10, 8, 8, 3, extra=6),
-    "only y is used": Case(2, 7, 10, 4, 8, 3, unused=("statistics",)),
-    "only statistics are used": Case(2, 7, 10, 4, 8, 3, unused=("y",)),
-    "not normalised, activated": Case(2, 7, 10, 4, 8, 3, normed=False, activation="gelu", batch=False),
-    "gradient of the weights alone": Case(1, 7, 9, 4, 4, 3, fixed=("x", "statistics", "norm_weight", "norm_bias")),
-    "frozen weights": Case(1, 7, 9, 4, 4, 3, batch=False, fixed=("weight", "bias", "statistics")),
 }
 
 
@@ -155,10 +153,28 @@ def _results(case: Case, operator, seed: int, device: str, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("name", CASES)
 def test_dense(name: str, device: str) -> None:
-    case = CASES[name]
+    _judge(CASES[name], device)
+
+
+@pytest.mark.parametrize("name", ["3×3 to offsets", "1×1 of 32", "7×7 to more", "dilated 4", "3×3 of 8 channels"])
+def test_divided_as_large_images_are(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large tiles, several groups of channels in a block, several tiles in a slab."""
+    monkeypatch.setattr(dense_plan, "_BLOCKS", 1)
+    monkeypatch.setattr(dense_plan, "_SLABS", 2)
+    _judge(replace(CASES[name], b=3), device)
+
+
+def test_channels_in_parts(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little shared memory, so that input channels come one after another, the last ones incomplete."""
+    monkeypatch.setattr(dense_plan, "_SHARED", 12 * 1024)
+    _judge(replace(CASES["72 channels"], ci=27, co=9), device)
+
+
+def _judge(case: Case, device: str) -> None:
     draws = [(_ours, torch.float32), (_plain, torch.float32), (_plain, torch.float64)]
     got, plain, exact = (
-        [_results(case, operator, seed, device, dtype) for seed in (0, 2, 4)] for operator, dtype in draws
+        [_results(case, operator, seed, device, dtype) for seed in range(0, 2 * case.draws, 2)]
+        for operator, dtype in draws
     )
     assert got[0].keys() == exact[0].keys()
     for key in exact[0]:

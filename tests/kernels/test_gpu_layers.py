@@ -1,4 +1,4 @@
-"""Chains with gradients on the GPU's layers, against plain torch in float64: results, running values, gradients."""
+"""Chains with gradients on the GPU's layers, against plain torch in float64."""
 
 from __future__ import annotations
 

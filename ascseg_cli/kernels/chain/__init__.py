@@ -63,7 +63,7 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
 
 
 def _module(x: Tensor, chains: Sequence[Chain]) -> Any:
-    """The backend's module; on the CPU plain torch where a gradient may be wanted or statistics are the batch's."""
+    """The backend's module; on the CPU plain torch for gradients and for the statistics of a batch."""
     name = backend.for_operator("chain", x)
     differentiable = torch.is_grad_enabled() or any(norm.training for steps in chains for norm in steps.norms)
     if name == "cpu" and differentiable:

@@ -40,51 +40,63 @@ template <int V> DEVICE void fetch(float (&to)[V], const float* from) {
     }
 }
 
-template <int V> DEVICE void keep(float* to, const float (&v)[V]) {
-    if constexpr (V == 4) store4(to, make_float4(v[0], v[1], v[2], v[3]));
-    else *to = v[0];
+// V numbers at `to[at]`. Counted in float4, the compiler sees that four stores can be one.
+template <int V> DEVICE void keep(float* to, unsigned at, const float (&v)[V]) {
+    if constexpr (V == 4) reinterpret_cast<float4*>(to)[at / 4] = make_float4(v[0], v[1], v[2], v[3]);
+    else to[at] = v[0];
 }
 
-// `put(row, column, channel, values)` for every V channels of a rectangle of an image, of DEEP from `first`;
-// zero outside the image and from channel `limit` on.
-// table  three rows of `entries` numbers, one a channel, that the source's `value` wants
+// Three rows of `entries` numbers, one a channel, that a source's `value` wants; those of V channels.
+template <int V> struct Entries {
+    float p[V], q[V], r[V];
+    DEVICE Entries(const float* table, int entries, int channel) {
+        fetch<V>(p, table + channel);
+        fetch<V>(q, table + entries + channel);
+        fetch<V>(r, table + 2 * entries + channel);
+    }
+};
+
+// `put(row, column, channel, values)` for every V channels of a rectangle of an image, of DEEP from `first` on;
+// zero outside the image and from channel `limit` on. Several loads are under way before the first is used.
 template <int V, int TALL, int WIDE, int DEEP, int TEAM, class Source, class Put>
 DEVICE void load_tile(
     const Source& source, const float* table, int entries, int first, int limit, int y0, int x0, int h, int w, Put put
 ) {
-    constexpr int EACH = DEEP / V, TOTAL = TALL * WIDE * EACH, AT_ONCE = Source::TWO ? 2 : 4;
-    for (int begin = threadIdx.x; begin < TOTAL; begin += TEAM * AT_ONCE) {
+    constexpr unsigned EACH = DEEP / V, TOTAL = TALL * WIDE * EACH, AT_ONCE = Source::TWO ? 2 : 4;
+    constexpr bool FIXED = TEAM % EACH == 0;  // a thread loads the same channels of every pixel
+    constexpr bool KEPT = FIXED && Source::CHANGED;  // else nothing that means anything is read
+    const Entries<V> own(table, KEPT ? entries : 0, KEPT ? first + threadIdx.x % EACH * V : 0);
+    for (unsigned begin = threadIdx.x; begin < TOTAL; begin += TEAM * AT_ONCE) {
         float a[AT_ONCE][V], b[AT_ONCE][V];
         bool inside[AT_ONCE];
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            const int e = begin + i * TEAM, c = first + e % EACH * V;
-            const int y = y0 + e / EACH / WIDE, x = x0 + e / EACH % WIDE;
-            inside[i] = e < TOTAL && c < limit && unsigned(y) < unsigned(h) && unsigned(x) < unsigned(w);
+        for (unsigned i = 0; i < AT_ONCE; i++) {
+            const unsigned e = begin + i * TEAM, pixel = e / EACH, c = (FIXED ? threadIdx.x : e) % EACH * V;
+            const int y = y0 + int(pixel / WIDE), x = x0 + int(pixel % WIDE);
+            inside[i] = e < TOTAL && first + int(c) < limit && unsigned(y) < unsigned(h) && unsigned(x) < unsigned(w);
             if (inside[i]) {
-                fetch<V>(a[i], source.x + (y * w + x) * source.pitch + c);
-                if constexpr (Source::TWO) fetch<V>(b[i], source.second + (y * w + x) * source.second_pitch + c);
+                fetch<V>(a[i], source.x + ((y * w + x) * source.pitch + first + int(c)));
+                if constexpr (Source::TWO)
+                    fetch<V>(b[i], source.second + ((y * w + x) * source.second_pitch + first + int(c)));
             }
         }
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            const int e = begin + i * TEAM, c = e % EACH * V;
-            if (e >= TOTAL) break;
-            float v[V];
-            if constexpr (Source::CHANGED) {
-                const float* at = table + first + c;
-                float p[V], q[V], r[V];
-                fetch<V>(p, at);
-                fetch<V>(q, at + entries);
-                fetch<V>(r, at + 2 * entries);
+        for (unsigned i = 0; i < AT_ONCE; i++) {
+            const unsigned e = begin + i * TEAM, pixel = e / EACH, c = (FIXED ? threadIdx.x : e) % EACH * V;
+            if (e >= TOTAL) continue;
+            float v[V] = {};
+            if (inside[i]) {
+                if constexpr (Source::CHANGED) {
+                    const Entries<V> n = FIXED ? own : Entries<V>(table, entries, first + int(c));
 #pragma unroll
-                for (int n = 0; n < V; n++)
-                    v[n] = inside[i] ? source.value(a[i][n], Source::TWO ? b[i][n] : 0.0f, p[n], q[n], r[n]) : 0.0f;
-            } else {
+                    for (int k = 0; k < V; k++)
+                        v[k] = source.value(a[i][k], Source::TWO ? b[i][k] : 0.0f, n.p[k], n.q[k], n.r[k]);
+                } else {
 #pragma unroll
-                for (int n = 0; n < V; n++) v[n] = inside[i] ? a[i][n] : 0.0f;
+                    for (int k = 0; k < V; k++) v[k] = a[i][k];
+                }
             }
-            put(e / EACH / WIDE, e / EACH % WIDE, c, v);
+            put(pixel / WIDE, pixel % WIDE, c, v);
         }
     }
 }

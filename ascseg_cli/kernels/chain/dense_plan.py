@@ -109,7 +109,11 @@ def _groups_together(groups: int, tiles: int, threads: int) -> int:
     return next(
         n
         for n in (4, 3, 2, 1)
+<<<<<<< HEAD
         if n == 1 or (not groups % n and n * threads <= 384 and tiles * groups >= n * _BLOCKS)
+=======
+        if n == 1 or (groups % n == 0 and n * threads <= 384 and tiles * groups >= n * _BLOCKS)
+>>>>>>> dense
     )
 
 
@@ -127,7 +131,8 @@ def _chunk(shape: Shape, plane: int, room: int) -> int:
         return shape.ci
     quads = -(-shape.ci // 4)
     most = max(1, _SHARED // (16 * plane + 16 * shape.k**2 * room))
-    parts = -(-quads // most)
+    fewest = -(-quads // most)
+    parts = min(range(fewest, 2 * fewest + 1), key=lambda n: n * -(-quads // n))
     return -(-quads // parts) * 4
 
 
@@ -150,32 +155,37 @@ def weight_plan(shape: Shape, ci_vec: int, co_vec: int) -> Plan:
     ci_vec, co_vec  channels of input and output that can be loaded at once
     """
     k = shape.k
-    ci_own, co_own = _owned(shape, ci_vec)
+    ci_own, co_own = _owned(shape)
     ci_groups, co_groups = _groups(shape, ci_own, co_own, ci_vec)
-    combinations = k * ci_groups * co_groups
-    lines = [up(ci_groups * ci_own, 4), up(co_groups * co_own, 4)]
-    in_blocks = -(-shape.ci // (ci_groups * ci_own)) * -(-shape.co // (co_groups * co_own))
-    for rows, width, splits in _weight_tiles(shape, combinations):
-        across, down = (rows * width, 1) if k == 1 else (width, rows)
-        tiles = shape.b * -(-shape.w // across) * -(-shape.h // down)
-        halo = (k - 1) * shape.dilation
-        ci_line = remainder((width + halo) * ci_groups * ci_own, 32, lines[0] % 32)
-        co_line = remainder(width * co_groups * co_own, 32, lines[1] % 32)
-        tile = (rows + halo) * ci_line + rows * co_line
-        if 4 * tile <= _SHARED and tiles * in_blocks >= _BLOCKS:
-            break
-    block = combinations * splits
-    tables = 3 * (up(up(shape.ci, ci_groups * ci_own), 4) + up(up(shape.co, co_groups * co_own), 4))
+    ci, co = ci_groups * ci_own, co_groups * co_own  # channels of a block
+    in_blocks = -(-shape.ci // ci) * -(-shape.co // co)
+    tile = _weight_tile(shape, ci, co, k * ci_groups * co_groups, in_blocks)
+    block = k * ci_groups * co_groups * tile.splits
+    tables = 3 * (up(up(shape.ci, ci), 4) + up(up(shape.co, co), 4))
     scratch = up(k * ci_own * co_own * block, 2) + 2 * block
-    each = max(1, -(-tiles * in_blocks // _SLABS))
-    grid = (-(-tiles // each), in_blocks)
-    constants = {"CI": shape.ci, "CO": shape.co, "K": k, "DILATION": shape.dilation, "CI_OWN": ci_own}
-    constants |= {"CO_OWN": co_own, "CI_GROUPS": ci_groups, "CO_GROUPS": co_groups, "SPLITS": splits, "ROWS": rows}
-    constants |= {"WIDTH": width, "CI_LINE": ci_line, "CO_LINE": co_line, "CI_VEC": ci_vec, "CO_VEC": co_vec}
-    return Plan(grid, block, 4 * max(tables + tile, scratch), constants)
+    each = max(1, -(-tile.count * in_blocks // _SLABS))
+    grid = (-(-tile.count // each), in_blocks)
+    constants = {"CI": shape.ci, "CO": shape.co, "K": k, "DILATION": shape.dilation, "SPLITS": tile.splits}
+    constants |= {"CI_OWN": ci_own, "CO_OWN": co_own, "CI_GROUPS": ci_groups, "CO_GROUPS": co_groups}
+    constants |= {"ROWS": tile.rows, "WIDTH": tile.width, "CI_LINE": tile.ci_line, "CO_LINE": tile.co_line}
+    constants |= {"CI_VEC": ci_vec, "CO_VEC": co_vec}
+    return Plan(grid, block, 4 * max(tables + tile.room, scratch), constants)
 
 
-def _owned(shape: Shape, ci_vec: int) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Tile:
+    """Pixels that a block of the weights' gradient has in shared memory."""
+
+    rows: int
+    width: int
+    splits: int  # threads that share the rows
+    ci_line: int
+    co_line: int
+    room: int  # numbers in shared memory
+    count: int  # tiles of the whole batch
+
+
+def _owned(shape: Shape) -> tuple[int, int]:
     """Input and output channels whose weights, k a pair, one thread adds up."""
     if shape.k > 3:
         ci, co = (2, 4) if shape.ci % 2 == 0 else (1, 8)
@@ -195,15 +205,28 @@ def _groups(shape: Shape, ci_own: int, co_own: int, ci_vec: int) -> tuple[int, i
     return min(ci_groups, up(ci_all, whole)), co_groups
 
 
-def _weight_tiles(shape: Shape, combinations: int) -> Iterator[tuple[int, int, int]]:
-    """Rows, columns and row splits of a block's tile, the largest first."""
+def _weight_tile(shape: Shape, ci: int, co: int, combinations: int, in_blocks: int) -> _Tile:
+    """The largest tile that fits and leaves enough blocks, else the smallest; ci, co are channels of a block."""
+    halo = (shape.k - 1) * shape.dilation
+    for rows, width, splits in _weight_sizes(shape, combinations):
+        across, down = (rows * width, 1) if shape.k == 1 else (width, rows)
+        ci_line = remainder((width + halo) * ci, 32, up(ci, 4) % 32)
+        co_line = remainder(width * co, 32, up(co, 4) % 32)
+        room = (rows + halo) * ci_line + rows * co_line
+        count = shape.b * -(-shape.w // across) * -(-shape.h // down)
+        tile = _Tile(rows, width, splits, ci_line, co_line, room, count)
+        if 4 * room <= _SHARED and count * in_blocks >= _BLOCKS:
+            break
+    return tile
+
+
+def _weight_sizes(shape: Shape, combinations: int) -> Iterator[tuple[int, int, int]]:
+    """Rows, columns and row splits of a tile, the largest first."""
     splits = 1 << max(0, (256 // combinations).bit_length() - 1)
     if shape.k == 1:
-        for width in (16, 8, 4):
-            yield splits, width, splits
+        yield from ((splits, width, splits) for width in (16, 8, 4))
         return
     width = 36 if shape.dilation == 3 else 32
-    for rows in (16, 8, 4):
-        yield rows, width, min(rows, splits)
+    yield from ((rows, width, min(rows, splits)) for rows in (16, 8, 4))
     if shape.dilation != 3:
         yield 4, 16, min(4, splits)

@@ -31,8 +31,8 @@ struct Memory {
 
 // Where four channels of a pixel lie. Columns that a thread's neighbours read at the same time lie side by side,
 // and 8 threads in a row always read 8 different banks.
-DEVICE int place(int quad, int row, int column) {
-    const int q = column / DILATION;
+DEVICE unsigned place(unsigned quad, unsigned row, unsigned column) {
+    const unsigned q = column / DILATION;
     return quad * PLANE + row * LINE + q % PX * STEP + q / PX * DILATION + column % DILATION;
 }
 
@@ -42,11 +42,12 @@ struct Place {
     int y0, x0;                                      // the tile's corner
     DEVICE Place(int h, int w) {
         const int across = ceil_div(w, WIDTH), tiles = across * ceil_div(h, ROWS);
-        const int tile = blockIdx.x % tiles, worker = threadIdx.x % WORKERS;
+        const int tile = blockIdx.x % tiles;
+        const unsigned worker = threadIdx.x % WORKERS;
         image = blockIdx.x / tiles;
         y0 = tile / across * ROWS, x0 = tile % across * WIDTH;
         t = worker % ACROSS, row = worker / ACROSS % ROWS, group = worker / PIXEL_THREADS, split = threadIdx.x / WORKERS;
-        y = y0 + row, x = x0 + t / DILATION * (DILATION * PX) + t % DILATION;
+        y = y0 + row, x = x0 + int(worker % ACROSS / DILATION * (DILATION * PX) + worker % ACROSS % DILATION);
         channel = (blockIdx.y * GROUPS + group) * OWN;
     }
 };
@@ -57,8 +58,8 @@ DEVICE float lane_of(float4 v, int n) { return n == 0 ? v.x : n == 1 ? v.y : n =
 template <bool TRANSPOSED> DEVICE void load_weights(float* to, const float* weight, int first) {
     constexpr int TAPS = K * K, COUNT = (LANES < 4 ? LANES : CHUNK) * TAPS * BLOCK_ROOM;
 #pragma unroll 4
-    for (int e = threadIdx.x; e < COUNT; e += THREADS) {
-        const int slot = e % BLOCK_ROOM, tap = e / BLOCK_ROOM % TAPS, in = first + e / BLOCK_ROOM / TAPS;
+    for (unsigned e = threadIdx.x; e < COUNT; e += THREADS) {
+        const int slot = e % BLOCK_ROOM, tap = e / BLOCK_ROOM % TAPS, in = first + int(e / BLOCK_ROOM / TAPS);
         const int out = (blockIdx.y * GROUPS + slot / ROOM) * OWN + slot % ROOM;
         const int from = TRANSPOSED ? (in * OUT + out) * TAPS + (TAPS - 1 - tap) : (out * IN + in) * TAPS + tap;
         to[e] = slot % ROOM < OWN && out < OUT && in < IN ? weight[from] : 0.0f;
@@ -105,8 +106,8 @@ DEVICE void convolve(
 #pragma unroll 1
     for (int first = 0; first < IN; first += CHUNK) {
         __syncthreads();
-        const auto put = [&](int row, int column, int c, const float (&v)[VEC]) {
-            keep(reinterpret_cast<float*>(memory.tile + place(c / 4, row, column)) + c % 4, v);
+        const auto put = [&](unsigned row, unsigned column, unsigned c, const float (&v)[VEC]) {
+            keep(reinterpret_cast<float*>(memory.tile), 4 * place(c / 4, row, column) + c % 4, v);
         };
         load_tile<VEC, TILE_ROWS, TILE_COLUMNS, CHUNK, THREADS>(
             source, memory.table, ENTRIES, first, IN, me.y0 - HALO, me.x0 - HALO, h, w, put);

@@ -101,15 +101,15 @@ KERNEL __launch_bounds__(THREADS, resident(THREADS, 16)) dense_weight_gradient(
         __syncthreads();
         load_tile<CI_VEC, K == 1 ? 1 : TILE_ROWS, K == 1 ? ACROSS : TILE_COLUMNS, CI_BLOCK, THREADS>(
             Activated<ACTIVATION, NORMED>{x + image * pitch, pitch, nullptr, 0}, ci_table, CI_ENTRIES, ci0, CI,
-            y0 - HALO, x0 - HALO, h, w, [&](int row, int column, int c, const float (&v)[CI_VEC]) {
-                const int r = K == 1 ? column / WIDTH : row, q = K == 1 ? column % WIDTH : column;
-                keep(inputs + r * CI_LINE + q * CI_BLOCK + c, v);
+            y0 - HALO, x0 - HALO, h, w, [&](unsigned row, unsigned column, unsigned c, const float (&v)[CI_VEC]) {
+                const unsigned r = K == 1 ? column / WIDTH : row, q = K == 1 ? column % WIDTH : column;
+                keep(inputs, r * CI_LINE + q * CI_BLOCK + c, v);
             });
         load_tile<CO_VEC, DOWN, ACROSS, CO_BLOCK, THREADS>(
             OutputGradient<BATCH>{dy + image * dy_pitch, dy_pitch, z + image * CO, CO}, co_table, CO_ENTRIES, co0, CO,
-            y0, x0, h, w, [&](int row, int column, int c, const float (&v)[CO_VEC]) {
-                const int r = K == 1 ? column / WIDTH : row, q = K == 1 ? column % WIDTH : column;
-                keep(gradients + r * CO_LINE + q * CO_BLOCK + c, v);
+            y0, x0, h, w, [&](unsigned row, unsigned column, unsigned c, const float (&v)[CO_VEC]) {
+                const unsigned r = K == 1 ? column / WIDTH : row, q = K == 1 ? column % WIDTH : column;
+                keep(gradients, r * CO_LINE + q * CO_BLOCK + c, v);
             });
         __syncthreads();
         for (int row = split; row < ROWS; row += SPLITS)

@@ -1,6 +1,6 @@
 """Dense convolutions on the GPU for training, between batch norms that are never applied on their own.
 
-A layer normalises and activates its input while loading it, and gives the statistics of its raw result to the next.
+A layer normalises and activates its input while loading it, and gives the next one the statistics of its result.
 """
 
 from __future__ import annotations
@@ -87,14 +87,15 @@ class _Dense(torch.autograd.Function):
         return y, own
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dstatistics: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, statistics, norm_weight, norm_bias, y, own = ctx.saved_tensors
         if dy is None and dstatistics is None:
             return (None,) * 8
         layer, needs, norm = ctx.layer, ctx.needs_input_grad, (statistics, norm_weight, norm_bias)
         out = _Output.of(dy, dstatistics, y, own, x)
-        dx, dnorm = None, (None, None, None)
+        dx: Tensor | None = None
+        dnorm: tuple[Tensor | None, ...] = (None, None, None)
         if needs[0] or any(needs[3:6]):
             dx, dnorm = _input_gradient(out, x, weight, norm, layer, any(needs[3:6]))
         dweight, dbias = None, None
@@ -111,7 +112,7 @@ _Norm = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 @dataclass(frozen=True)
 class _Output:
-    """The gradients of a layer's raw result z and of its statistics, and the two themselves if those are wanted."""
+    """The gradients of a layer's raw result z and of its statistics; both themselves if the latter has one."""
 
     dy: Tensor
     z: Tensor | None

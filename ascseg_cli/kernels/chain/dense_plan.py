@@ -109,11 +109,7 @@ def _groups_together(groups: int, tiles: int, threads: int) -> int:
     return next(
         n
         for n in (4, 3, 2, 1)
-<<<<<<< HEAD
-        if n == 1 or (not groups % n and n * threads <= 384 and tiles * groups >= n * _BLOCKS)
-=======
         if n == 1 or (groups % n == 0 and n * threads <= 384 and tiles * groups >= n * _BLOCKS)
->>>>>>> dense
     )
 
 

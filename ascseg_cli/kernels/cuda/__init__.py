@@ -7,12 +7,16 @@ in about half a second, and kept in the user's cache folder. No CUDA toolkit is 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from ascseg_cli.kernels.cuda import driver
+from ascseg_cli.kernels.cuda import compiler, driver
 
 Argument = Tensor | int | float | None
 Launch = Callable[[tuple[int, int, int], int, int, tuple[Argument, ...]], None]
@@ -47,3 +51,31 @@ class Kernel:
 def kernel(source: Path, name: str, **constants: int | str) -> Kernel:
     """The kernel of these constants, loaded once a process."""
     return Kernel(source, name, **constants)
+
+
+def compile_ahead(run: Callable[[], Any]) -> int:
+    """Compile the kernels that `run` would launch, several at a time; afterwards nothing waits for the compiler.
+
+    `run` is called with launches that do nothing, so what it computes is garbage, and it must not care.
+    Returns how many there are. Raises BackendError.
+    """
+    global _load
+    wanted: list[tuple[Path, dict[str, int | str]]] = []
+    before = _load
+
+    def note(source: Path, name: str, constants: dict[str, int | str]) -> Launch:
+        wanted.append((source, constants))
+        return lambda grid, block, shared, arguments: None
+
+    kernel.cache_clear()
+    _load = note
+    try:
+        run()
+    finally:
+        _load = before
+        kernel.cache_clear()
+    capability = torch.cuda.get_device_capability()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in [pool.submit(compiler.machine_code, *each, capability) for each in wanted]:
+            done.result()
+    return len(wanted)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ascseg_cli.kernels.chain.gpu_passes import chain, side_by_side
+from ascseg_cli.kernels.chain.gpu_passes import chain, in_turn, side_by_side
 
-__all__ = ["chain", "side_by_side"]
+__all__ = ["chain", "in_turn", "side_by_side"]

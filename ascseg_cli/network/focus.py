@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ascseg_cli.kernels.chain import Add, Boost, Chain, Gate, HighPass, chain, side_by_side
+from ascseg_cli.kernels.chain import Add, Boost, Chain, Gate, HighPass, chain, in_turn, side_by_side
 from ascseg_cli.network.layers import Fused, conv, depthwise
 
 
@@ -24,14 +24,12 @@ class DenoisingFocusBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(c)
         self.weight = nn.Sequential(conv(c, c, 1), nn.BatchNorm2d(c))
         self._enter = Chain(self.norm1)
-        self._second = Chain(*self.AP2, Add())
-        self._third = Chain(*self.AP3, Add(), self.norm2)
+        self._paths = Chain(*self.AP1), Chain(*self.AP2, Add()), Chain(*self.AP3, Add(), self.norm2)
         self._gate = Chain(HighPass(), *self.weight, nn.Sigmoid(), Gate())
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w) -> (b, c, h, w)."""
-        q = chain(x, self._enter)
-        s = chain(q, self._third, chain(q, self._second, self.AP1(q)))
+        s = in_turn(x, self._enter, self._paths)
         return chain(s, self._gate, s)
 
 

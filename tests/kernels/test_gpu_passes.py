@@ -13,7 +13,7 @@ from emulator.emulate import COMPILER, emulated
 from test_chain import CHAINS, conv, double, norm, operands
 from torch import Tensor, nn
 
-from ascseg_cli.kernels.chain import Boost, Chain, Gate, gpu_passes, reference
+from ascseg_cli.kernels.chain import Add, Boost, Chain, Gate, gpu_passes, reference
 
 SIZES = [(2, 6, 10), (1, 9, 34), (3, 1, 5), (1, 18, 2), (0, 4, 4)]
 WIDE = {
@@ -110,6 +110,31 @@ def test_side_by_side_is_as_exact_as_plain_torch(machine, name, dtype):
     chains = [on(machine, *steps) for steps in SIDE_BY_SIDE[name](c)]
     draws = [(torch.randn(b, c, h, w), None) for b, h, w in [(1, 6, 12), (2, 10, 4), (1, 12, 18), (0, 4, 4)]]
     judge(machine, chains, draws, dtype)
+
+
+@pytest.mark.parametrize("c", [8, 12, 20])
+def test_chains_in_turn_are_as_exact_as_plain_torch(machine, c):
+    torch.manual_seed(5)
+    enter = on(machine, norm(c))
+    paths = [[conv(c, c, k, 1, c), norm(c), nn.GELU(), conv(c, c, 1), norm(c)] for k in (7, 5, 3)]
+    chains = [on(machine, *paths[0]), on(machine, *paths[1], Add()), on(machine, *paths[2], Add(), norm(c))]
+    doubled = [Chain(*(copy.deepcopy(step).double() for step in steps)) for steps in (enter, *chains)]
+    got, plain, exact = [], [], []
+    for b, h, w in [(2, 6, 10), (1, 9, 34), (3, 1, 5)]:
+        x = torch.randn(b, c, h, w, device=machine)
+        got.append(gpu_passes.in_turn(x, enter, chains))
+        plain.append(fold(x, enter, chains))
+        exact.append(fold(x.double(), doubled[0], doubled[1:]))
+    assert_as_exact(got, plain, exact)
+    assert gpu_passes.in_turn(x[:0], enter, chains).shape == (0, c, 1, 5)
+
+
+def fold(x: Tensor, enter: Chain, chains: list[Chain]) -> Tensor:
+    q, result = reference.chain(x, enter), None
+    for steps in chains:
+        result = reference.chain(q, steps, result)
+    assert result is not None
+    return result
 
 
 def test_batch_mates_do_not_change_a_bit(machine):

@@ -13,7 +13,7 @@ from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
 from ascseg_cli.kernels.chain.steps import Add, Boost, Combination, Gate, HighPass, SoftGate
 
-__all__ = ["Add", "Boost", "Chain", "Gate", "HighPass", "SoftGate", "chain", "side_by_side"]
+__all__ = ["Add", "Boost", "Chain", "Gate", "HighPass", "SoftGate", "chain", "in_turn", "side_by_side"]
 
 
 class Chain(Sequence[nn.Module]):
@@ -60,6 +60,23 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     for steps in chains:
         _check(x, steps, None)
     return _module(x, chains).side_by_side(x, chains)
+
+
+def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
+    """The last of several chains on q = enter(x), each of which takes the result of the one before it as `other`.
+
+    Shapes and errors as in `chain`. A backend may do it in one pass.
+    """
+    _check(x, enter, None)
+    module = _module(x, [enter, *chains])
+    if hasattr(module, "in_turn"):
+        return module.in_turn(x, enter, chains)
+    q = chain(x, enter)
+    result = None
+    for steps in chains:
+        result = chain(q, steps, result)
+    assert result is not None
+    return result
 
 
 def _module(x: Tensor, chains: Sequence[Chain]) -> Any:

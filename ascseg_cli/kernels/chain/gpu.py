@@ -20,5 +20,10 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     return (gpu_layers if _by_layers(chains) else gpu_passes).side_by_side(x, chains)
 
 
+def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
+    """See `kernels.chain.in_turn`."""
+    return (gpu_layers if _by_layers([enter, *chains]) else gpu_passes).in_turn(x, enter, chains)
+
+
 def _by_layers(chains: Sequence[Chain]) -> bool:
     return torch.is_grad_enabled() or any(norm.training for steps in chains for norm in steps.norms)

@@ -18,7 +18,7 @@ from ascseg_cli.kernels.chain.gpu_dense import dense
 from ascseg_cli.kernels.chain.gpu_grouped import grouped
 from ascseg_cli.kernels.chain.gpu_layernorm import layer_normed
 from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running
-from ascseg_cli.kernels.chain.gpu_parts import concatenated
+from ascseg_cli.kernels.chain.gpu_parts import concatenated, sum_of_norms
 from ascseg_cli.kernels.chain.gpu_pixelwise import applied
 from ascseg_cli.kernels.chain.gpu_resize import doubled, halved, high_passed, pooled_max, pooled_mean
 from ascseg_cli.kernels.chain.steps import Add, Boost, Combination, Gate, HighPass, SoftGate
@@ -61,10 +61,32 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     return concatenated(parts)
 
 
+def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
+    """See `kernels.chain.in_turn`. Paths that are only added up are added up at once."""
+    q = _run(x, enter, None)
+    ends = [next((i for i, step in enumerate(steps) if isinstance(step, Combination)), None) for steps in chains]
+    added = [end is not None and type(steps[end]) is Add for steps, end in zip(chains[1:], ends[1:])]
+    if ends[0] is not None or not all(added) or any(end != len(s) - 1 for s, end in zip(chains[1:-1], ends[1:-1])):
+        result: Tensor | None = None
+        for steps in chains:
+            result = _applied(_continued(q, steps, result)).stored
+        assert result is not None
+        return result
+    values = [_continued(q, list(steps)[:end], None) for steps, end in zip(chains, ends)]
+    rest = [] if ends[-1] is None else list(chains[-1])[ends[-1] + 1 :]
+    batch, running = _wants_batch(rest[0] if rest else None)
+    total = sum_of_norms([(v.stored, v.norm, v.activation) for v in values], batch, running)
+    return _applied(_continued(_Value(*total), rest, None)).stored
+
+
 def _run(x: Tensor, steps: Sequence[nn.Module], other: Tensor | None) -> _Value:
     if x.dtype != torch.float32:
         raise ShapeError(f"x is {x.dtype}; gradients on the gpu backend take torch.float32", "use --backend auto")
-    value, rest = _Value(x), _reordered(steps)
+    return _continued(_Value(x), steps, other)
+
+
+def _continued(value: _Value, steps: Sequence[nn.Module], other: Tensor | None) -> _Value:
+    rest = _reordered(steps)
     while rest:
         done, value = _step(value, rest, other)
         rest = rest[done:]

@@ -6,7 +6,7 @@ Images are channels-last, in float32 or bfloat16; arithmetic is float32's.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import Chain
 from ascseg_cli.kernels.chain import codes as k
-from ascseg_cli.kernels.chain.passes_packing import Branch, branch_of, slices_of
+from ascseg_cli.kernels.chain.passes_packing import Branch, branch_of, row, slices_of
 from ascseg_cli.kernels.chain.passes_tiling import Load, Tiling, load_of, tiling
 from ascseg_cli.kernels.chain.plan import Draft, drafts_of
 from ascseg_cli.kernels.cuda import kernel
@@ -32,18 +32,21 @@ class Pass:
 
     drafts: list[Draft]
     others: int
+    enter: list[np.ndarray] = field(default_factory=list)  # factors and summands of the image, if any
+    carries: bool = False  # each draft but the first adds the result of the one before; only the last is written
     tables: dict[int, tuple[list[Branch], Tensor]] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
-        return sum(draft.channels for draft in self.drafts)
+        return self.drafts[-1].channels if self.carries else sum(draft.channels for draft in self.drafts)
 
     def table(self, slices: int, device: torch.device) -> tuple[list[Branch], Tensor]:
         """The branches, and all numbers on the device; those of one slice stand for all."""
         if slices not in self.tables:
             drafts = self.drafts if slices == 1 else slices_of(self.drafts[0], slices)
             branches = [branch_of(draft) for draft in drafts]
-            numbers = torch.from_numpy(np.concatenate([branch.numbers for branch in branches]))
+            rows = [row(numbers).astype(np.float32) for numbers in self.enter]
+            numbers = torch.from_numpy(np.concatenate([*(branch.numbers for branch in branches), *rows]))
             self.tables[slices] = branches if slices == 1 else branches[:1], numbers.to(device)
         return self.tables[slices]
 
@@ -62,29 +65,43 @@ class Lane:
 
 def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
     """See `kernels.chain.chain`; float32 or bfloat16, the result channels-last."""
-    lanes = _prepared(x, [steps], other)
-    return _run(x, lanes, other)
+    return _run(x, _prepared(x, [steps], other, _lanes), other)
 
 
 def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     """See `kernels.chain.side_by_side`; neighbours that begin alike run in one launch."""
-    return _run(x, _prepared(x, chains, None), None)
+    return _run(x, _prepared(x, chains, None, _lanes), None)
+
+
+def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
+    """See `kernels.chain.in_turn`; one launch where a norm enters and each chain is one pass that ends at its Add."""
+    lanes = _prepared(x, [enter, *chains], None, _turns)
+    if lanes:
+        return _run(x, lanes, None)
+    x = chain(x, enter)
+    result = chain(x, chains[0])
+    for steps in chains[1:]:
+        result = chain(x, steps, result)
+    return result
 
 
 # ---- preparing ---------------------------------------------------------------------------------------------
 
 
-def _prepared(x: Tensor, chains: Sequence[Chain], other: Tensor | None) -> list[Lane]:
+Build = Callable[[Sequence[Chain], int, int], "list[Lane]"]
+
+
+def _prepared(x: Tensor, chains: Sequence[Chain], other: Tensor | None, build: Build) -> list[Lane]:
     """Made anew where a weight has changed since."""
     if x.dtype not in (torch.float32, torch.bfloat16):
         raise ShapeError(f"x is {x.dtype}; the gpu backend takes torch.float32 and torch.bfloat16")
     others = 0 if other is None else other.shape[1]
-    key = ("gpu", x.shape[1], others, str(x.device), *map(id, chains[1:]))
+    key = (build.__name__, x.shape[1], others, str(x.device), *map(id, chains[1:]))
     modules = [step for steps in chains for step in steps]
     state = [_state(t) for step in modules for t in (*step._parameters.values(), *step._buffers.values())]
     known = chains[0].prepared.get(key)
     if known is None or known[0] != state:
-        known = chains[0].prepared[key] = state, _lanes(chains, x.shape[1], others)
+        known = chains[0].prepared[key] = state, build(chains, x.shape[1], others)
     return known[1]
 
 
@@ -96,13 +113,44 @@ def _state(tensor: Tensor | None) -> Any:
 
 
 def _lanes(chains: Sequence[Chain], channels: int, others: int) -> list[Lane]:
-    drafted = [drafts_of(steps, channels, others) for steps in chains]
+    drafted = [_doubling(drafts_of(steps, channels, others)) for steps in chains]
     lanes: list[Lane] = []
     first = 0
     for _, group in itertools.groupby(enumerate(drafted), lambda item: _beginning(*item)):
         lanes.append(Lane(_together([drafts for _, drafts in group], others), first))
         first += lanes[-1].channels
     return lanes
+
+
+def _turns(chains: Sequence[Chain], channels: int, others: int) -> list[Lane]:
+    """One pass of all, or none where they can't be one: the first of the chains is what x goes through before."""
+    (enter, *more), first = drafts_of(chains[0], channels, 0), drafts_of(chains[1], channels, 0)
+    drafts = [first, *(drafts_of(steps, channels, first[-1].channels) for steps in chains[2:])]
+    norm = [step[0] for step in enter.within] == [k.AFFINE] and (enter.over, enter.resize_in) == (k.ALONE, k.SAME)
+    adds = [[step[0] for step in draft[0].within].count(k.ADD) for draft in drafts]
+    simple = all(len(draft) == 1 and _stays(draft[0], first[-1].channels) for draft in drafts)
+    if more or not (norm and simple and adds == [0] + [1] * (len(drafts) - 1)):
+        return []
+    factors = list(enter.parts[0][0].reshape(-1, 2).T)
+    return [Lane([Pass([draft[0] for draft in drafts], 0, factors, carries=True)], 0)]
+
+
+def _stays(draft: Draft, channels: int) -> bool:
+    """Does it keep the size, end with so many channels, and combine with nothing but by Add?"""
+    sizes = draft.resize_in == draft.resize_out == k.SAME and draft.channels == channels
+    return sizes and all(step[0] <= k.ADD for step in draft.within)
+
+
+def _doubling(drafts: list[Draft]) -> list[Draft]:
+    """The same with fewer passes: one that only doubles joins the one before."""
+    joined: list[Draft] = []
+    for draft in drafts:
+        doubles = _only_resizes(draft) and draft.resize_in == k.DOUBLE and draft.resize_out == k.SAME
+        if joined and doubles and joined[-1].resize_out == k.SAME:
+            joined[-1].resize_out = k.DOUBLE
+        else:
+            joined.append(draft)
+    return joined
 
 
 def _beginning(number: int, drafts: list[Draft]) -> tuple[Any, ...]:
@@ -188,17 +236,18 @@ def _whole(image: Tensor, *channels: int) -> int:
 def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[int, int]) -> None:
     slices, branches, numbers, load, way = _way(one, len(x), size, x.device)
     each = branches[0].channels
-    ends = list(itertools.accumulate(branch.channels for branch in branches))
+    ends = [each] * len(branches) if load.carries else list(itertools.accumulate(b.channels for b in branches))
     constants = _constants(branches, ends, load, way) | {
         "BF16": int(x.dtype == torch.bfloat16),
         "X_WHOLE": _whole(x, x.shape[3]),
         "O_WHOLE": 0 if other is None else _whole(other, load.others),
         "Y_WHOLE": _whole(y, *ends),
+        "AFFINE_AT": sum(len(branch.numbers) for branch in branches) if one.enter else -1,
         "SLICE_IN": 0,
         "SLICE_OUT": each if slices > 1 else 0,
         "SLICE_NUMBERS": len(branches[0].numbers) if slices > 1 else 0,
     }
-    across, down = -(-size[1] // way.width), -(-size[0] // way.height)
+    across, down = (-(-n // (step - 2 * load.edge)) for n, step in zip(size[::-1], (way.width, way.height)))
     other_pitch = 0 if other is None else other.stride(0) if load.boosts and len(other) > 1 else _pitch(other)
     kernel(_SOURCE, "passes", **constants)(
         (len(x) * across * down, len(branches) if way.spread else slices), way.threads,
@@ -214,9 +263,7 @@ def _way(
     ways = []
     for slices in _slicings(one):
         branches, numbers = one.table(slices, device)
-        head = one.drafts[0]
-        boosts = any(step[0] == k.BOOST for step in head.within)
-        load = load_of(branches, head.resize_in, head.resize_out, one.others // slices, boosts)
+        load = load_of(branches, one.drafts[0], one.others // slices, one.carries)
         cycles, way = tiling(load, b, *size, slices)
         ways.append((cycles, slices, branches, numbers, load, way))
     return min(ways, key=lambda way: way[:2])[1:]
@@ -250,6 +297,7 @@ def _constants(branches: list[Branch], ends: list[int], load: Load, way: Tiling)
         "STRIP": way.strip,
         "SPLIT": way.split,
         "SPREAD": int(way.spread),
+        "CARRY": branches[-1].channels if load.carries else 0,
         "EXCHANGE_AT": way.exchange_at,
         "OTHERS_AT": way.others_at,
         "NUMBERS_AT": way.numbers_at,

@@ -8,7 +8,12 @@
 constexpr int CODE[] = {PASSES};
 constexpr int HEADER = 8, STEP = 4;
 
+constexpr int GROWN = RESIZE_OUT == resize::DOUBLE ? 2 : 1, SHRUNK = RESIZE_OUT == resize::HALVE ? 2 : 1;
+constexpr int EDGE = RESIZE_OUT == resize::DOUBLE ? 1 : 0;  // pixels at a tile's rim that only its neighbours need
+constexpr int OUT_W = (TILE_W - 2 * EDGE) * GROWN / SHRUNK, OUT_H = (TILE_H - 2 * EDGE) * GROWN / SHRUNK;
+
 struct Output { Number* first; int pitch, h, w, top, left; };
+typedef float Carry[STRIP][CARRY ? share(CARRY) : 1];  // the result of the branch before
 
 // ---- reading -----------------------------------------------------------------------------------------------
 
@@ -21,6 +26,11 @@ DEVICE float4 larger4(float4 a, float4 b) {
 DEVICE float4 between(float4 a, float4 b, float share) {
     return {fmaf(b.x - a.x, share, a.x), fmaf(b.y - a.y, share, a.y),
             fmaf(b.z - a.z, share, a.z), fmaf(b.w - a.w, share, a.w)};
+}
+
+DEVICE float4 scaled(float4 v, float4 scale, float4 shift) {
+    return {fmaf(v.x, scale.x, shift.x), fmaf(v.y, scale.y, shift.y),
+            fmaf(v.z, scale.z, shift.z), fmaf(v.w, scale.w, shift.w)};
 }
 
 // Where place i of a doubled line of n numbers lies, corners aligned: `share` of the way from `near` to `far`.
@@ -47,14 +57,19 @@ template <bool WHOLE> DEVICE float4 resized(const Input& x, int row, int column,
 }
 
 DEVICE void read_tile(const Place& place, const Input& x) {
-    constexpr int G = planes(CHANNELS);
+    constexpr int G = planes(CHANNELS), ROW = round_up(padded(CHANNELS), 4);
     #pragma unroll 4
     for (int i = threadIdx.x; i < PLANE * G; i += THREADS) {
         const int g = i % G, p = i / G;
         const int row = place.top - HALO + p / COLUMNS, column = place.left - HALO + p % COLUMNS;
         float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (row >= 0 && row < place.h && column >= 0 && column < place.w)
+        if (row >= 0 && row < place.h && column >= 0 && column < place.w) {
             v = resized<X_WHOLE>(x, row, column, 4 * g, CHANNELS - 4 * g);
+            if constexpr (AFFINE_AT >= 0) {
+                const float* factors = place.source + AFFINE_AT + 4 * g;
+                v = scaled(v, load4(factors), load4(factors + ROW));
+            }
+        }
         place.tile[g * PLANE + p] = v;
     }
 }
@@ -66,7 +81,7 @@ DEVICE void read_others(const Place& place, const Number* other, int pitch) {
         const int g = i % G, p = i / G;
         const int row = BOOSTS ? 0 : place.top + p / TILE_W, column = BOOSTS ? 0 : place.left + p % TILE_W;
         float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (row < place.h && column < place.w)
+        if (row >= 0 && row < place.h && column >= 0 && column < place.w)
             v = read_some<O_WHOLE>(other + (row * place.w + column) * pitch + 4 * g, OTHERS - 4 * g);
         place.others[g * COUNT + p] = v;
     }
@@ -74,9 +89,23 @@ DEVICE void read_others(const Place& place, const Number* other, int pitch) {
 
 // ---- writing -----------------------------------------------------------------------------------------------
 
+// A plane of an output pixel, from the exchange.
+DEVICE float4 grown_or_shrunk(const Place& place, const float4* from, int row, int column, const Output& y) {
+    if constexpr (RESIZE_OUT == resize::DOUBLE) {
+        const Between r = doubled(y.top + row, place.h), c = doubled(y.left + column, place.w);
+        const float4* near = from + (r.near - place.top) * TILE_W - place.left;
+        const float4* far = from + (r.far - place.top) * TILE_W - place.left;
+        return between(between(near[c.near], near[c.far], c.share), between(far[c.near], far[c.far], c.share), r.share);
+    } else {
+        from += row * SHRUNK * TILE_W + column * SHRUNK;
+        if constexpr (SHRUNK == 1) return from[0];
+        return larger4(larger4(from[0], from[1]), larger4(from[TILE_W], from[TILE_W + 1]));
+    }
+}
+
 template <int C> DEVICE void write(const Place& place, const Output& y, int channel, const float (&v)[STRIP][share(C)]) {
-    constexpr int SMALLER = RESIZE_OUT == resize::HALVE ? 2 : 1, G = planes(C), W = TILE_W / SMALLER;
-    if constexpr (C <= 4 && SMALLER == 1) {
+    constexpr int G = planes(C);
+    if constexpr (C <= 4 && RESIZE_OUT == resize::SAME) {
         if (place.split) return;
         #pragma unroll
         for (int j = 0; j < STRIP; j++) {
@@ -87,37 +116,45 @@ template <int C> DEVICE void write(const Place& place, const Output& y, int chan
             if (row < y.h && column < y.w)
                 write_some<Y_WHOLE>(y.first + (row * y.w + column) * y.pitch + channel, four, C);
         }
-        return;
-    }
-    put<C>(place, v);
-    #pragma unroll 2
-    for (int i = threadIdx.x; i < W * (TILE_H / SMALLER) * G; i += THREADS) {
-        const int g = i % G, p = i / G, row = p / W, column = p % W;
-        if (y.top + row >= y.h || y.left + column >= y.w) continue;
-        const float4* from = place.exchange + g * PIXELS + row * SMALLER * TILE_W + column * SMALLER;
-        float4 four = from[0];
-        if constexpr (SMALLER == 2) four = larger4(larger4(four, from[1]), larger4(from[TILE_W], from[TILE_W + 1]));
-        Number* to = y.first + ((y.top + row) * y.w + y.left + column) * y.pitch + channel + 4 * g;
-        write_some<Y_WHOLE>(to, four, C - 4 * g);
+    } else {
+        put<C>(place, v);
+        #pragma unroll 2
+        for (int i = threadIdx.x; i < OUT_W * OUT_H * G; i += THREADS) {
+            const int g = i % G, p = i / G, row = p / OUT_W, column = p % OUT_W;
+            if (y.top + row >= y.h || y.left + column >= y.w) continue;
+            Number* to = y.first + ((y.top + row) * y.w + y.left + column) * y.pitch + channel + 4 * g;
+            write_some<Y_WHOLE>(to, grown_or_shrunk(place, place.exchange + g * PIXELS, row, column, y), C - 4 * g);
+        }
     }
 }
 
 // ---- the pass ----------------------------------------------------------------------------------------------
 
-template <int AT, int LEFT, int C>
-DEVICE void within(const Place& place, const Output& y, int channel, float (&v)[STRIP][share(C)]) {
-    if constexpr (LEFT == 0) {
+template <int AT, int LEFT, int C, bool LAST>
+DEVICE void within(const Place& place, const Output& y, int channel, float (&v)[STRIP][share(C)], Carry& carry) {
+    if constexpr (LEFT == 0 && !LAST) {
+        #pragma unroll
+        for (int j = 0; j < STRIP; j++)
+            #pragma unroll
+            for (int o = 0; o < share(C); o++) carry[j][o] = v[j][o];
+    } else if constexpr (LEFT == 0) {
         write<C>(place, y, channel, v);
     } else {
         constexpr int KIND = CODE[AT], OUT = CODE[AT + 2], NUMBERS = CODE[AT + 3];
         if constexpr (KIND == kind::POINTWISE) {
             float u[STRIP][share(OUT)];
             pointwise<C, OUT, NUMBERS>(place, v, u);
-            within<AT + STEP, LEFT - 1, OUT>(place, y, channel, u);
+            within<AT + STEP, LEFT - 1, OUT, LAST>(place, y, channel, u, carry);
+        } else if constexpr (KIND == kind::ADD && CARRY) {
+            #pragma unroll
+            for (int j = 0; j < STRIP; j++)
+                #pragma unroll
+                for (int o = 0; o < share(C); o++) v[j][o] += carry[j][o];
+            within<AT + STEP, LEFT - 1, C, LAST>(place, y, channel, v, carry);
         } else if constexpr (KIND >= kind::ADD) {
             float u[STRIP][share(OUT)];
             combine<KIND, C, OUT>(place, v, u);
-            within<AT + STEP, LEFT - 1, OUT>(place, y, channel, u);
+            within<AT + STEP, LEFT - 1, OUT, LAST>(place, y, channel, u, carry);
         } else {
             if constexpr (KIND == kind::AFFINE) affine<C, NUMBERS>(place, v);
             else if constexpr (KIND == kind::NORM) layer_norm<C, NUMBERS>(place, v);
@@ -127,13 +164,14 @@ DEVICE void within(const Place& place, const Output& y, int channel, float (&v)[
                     #pragma unroll
                     for (int o = 0; o < share(C); o++) v[j][o] = activated<KIND>(v[j][o]);
             }
-            within<AT + STEP, LEFT - 1, C>(place, y, channel, v);
+            within<AT + STEP, LEFT - 1, C, LAST>(place, y, channel, v, carry);
         }
     }
 }
 
-template <int AT> DEVICE void branch(const Place& place, const Output& y, int slice) {
+template <int AT, bool LAST> DEVICE void branch(const Place& place, const Output& y, int slice, Carry& carry) {
     constexpr int OVER = CODE[AT], K = CODE[AT + 1], D = CODE[AT + 2], OUT = CODE[AT + 3], STEPS = CODE[AT + 7];
+    constexpr int CHANNEL = CODE[AT + 6];
     constexpr int OFF = HALO - D * (K - 1) / 2;  // a smaller border than the tile's
     const float4* first = place.tile + (place.row + OFF) * COLUMNS + place.column + OFF;
     float v[STRIP][share(OUT)];
@@ -150,28 +188,30 @@ template <int AT> DEVICE void branch(const Place& place, const Output& y, int sl
         for (int j = 0; j < STRIP; j++)
             get<OUT, share(OUT)>(first, PLANE, j * COLUMNS, place.split * share(OUT), v[j]);
     }
-    within<AT + HEADER, STEPS, OUT>(place, y, CODE[AT + 6] + slice, v);
+    within<AT + HEADER, STEPS, OUT, LAST>(place, y, CHANNEL + slice, v, carry);
 }
 
-template <int AT, int NUMBER> DEVICE void branches(Place& place, const Output& y, int slice) {
+template <int AT, int NUMBER> DEVICE void branches(Place& place, const Output& y, int slice, Carry& carry) {
     if constexpr (NUMBER < BRANCHES) {
+        constexpr int BEGIN = CODE[AT + 4];
         if (!SPREAD || blockIdx.y == NUMBER) {
             const float* numbers = place.numbers;
             const float* source = place.source;
-            place.source += CODE[AT + 4];
+            place.source += BEGIN;
             if (!PRELOAD) place.numbers = place.source;
-            else if (!SPREAD) place.numbers += CODE[AT + 4];
-            branch<AT>(place, y, slice);
+            else if (!SPREAD) place.numbers += BEGIN;
+            branch<AT, !CARRY || NUMBER == BRANCHES - 1>(place, y, slice, carry);
             place.numbers = numbers;
             place.source = source;
         }
-        branches<AT + HEADER + STEP * CODE[AT + 7], NUMBER + 1>(place, y, slice);
+        branches<AT + HEADER + STEP * CODE[AT + 7], NUMBER + 1>(place, y, slice, carry);
     }
 }
 
 template <int AT, int NUMBER> DEVICE void preload(float* to, const float* from) {
     if constexpr (SPREAD && NUMBER < BRANCHES) {
-        if (blockIdx.y == NUMBER) copy_numbers(to, from + CODE[AT + 4], CODE[AT + 5]);
+        constexpr int BEGIN = CODE[AT + 4], COUNT = CODE[AT + 5];
+        if (blockIdx.y == NUMBER) copy_numbers(to, from + BEGIN, COUNT);
         preload<AT + HEADER + STEP * CODE[AT + 7], NUMBER + 1>(to, from);
     } else if constexpr (!SPREAD) {
         copy_numbers(to, from, PRELOADED);
@@ -191,7 +231,7 @@ KERNEL __launch_bounds__(THREADS) passes(
     Place place;
     place.split = threadIdx.x / STRIPS;
     place.column = strip % TILE_W, place.row = strip / TILE_W * STRIP;
-    place.top = tile / across * TILE_H, place.left = tile % across * TILE_W;
+    place.top = tile / across * (TILE_H - 2 * EDGE) - EDGE, place.left = tile % across * (TILE_W - 2 * EDGE) - EDGE;
     place.h = h, place.w = w;
     place.tile = memory;
     place.exchange = memory + EXCHANGE_AT;
@@ -201,14 +241,17 @@ KERNEL __launch_bounds__(THREADS) passes(
     place.source = numbers + slice * SLICE_NUMBERS;
     place.numbers = kept;
     if constexpr (PRELOAD) preload<0, 0>(kept, place.source);
-    constexpr int SMALLER = RESIZE_OUT == resize::HALVE ? 2 : 1;
-    const size_t y_size = size_t(h / SMALLER) * (w / SMALLER) * y_pitch;
-    const Output out = {y + image * y_size, y_pitch, h / SMALLER, w / SMALLER, place.top / SMALLER, place.left / SMALLER};
+    const int hy = h * GROWN / SHRUNK, wy = w * GROWN / SHRUNK;
+    const Output out = {
+        y + image * (size_t(hy) * wy * y_pitch), y_pitch, hy, wy,
+        tile / across * OUT_H, tile % across * OUT_W
+    };
     read_tile(place, {x + image * (size_t(hx) * wx * x_pitch) + slice * SLICE_IN, x_pitch, hx, wx});
     if constexpr (OTHERS > 0) {
         const size_t other_size = BOOSTS ? size_t(other_pitch) : size_t(h) * w * other_pitch;
         read_others(place, other + image * other_size + slice * SLICE_OUT, other_pitch);
     }
     __syncthreads();
-    branches<0, 0>(place, out, slice * SLICE_OUT);
+    Carry carry;
+    branches<0, 0>(place, out, slice * SLICE_OUT, carry);
 }

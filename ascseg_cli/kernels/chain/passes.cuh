@@ -15,12 +15,12 @@ constexpr int STRIPS = TILE_W * (TILE_H / STRIP), THREADS = STRIPS * SPLIT;
 constexpr int PIXELS = TILE_W * TILE_H;
 constexpr int COLUMNS = TILE_W + 2 * HALO, LINES = TILE_H + 2 * HALO, PLANE = COLUMNS * LINES;
 
-constexpr int planes(int c) { return (c + 3) / 4; }
-constexpr int round_up(int a, int b) { return (a + b - 1) / b * b; }
+DEVICE constexpr int planes(int c) { return (c + 3) / 4; }
+DEVICE constexpr int round_up(int a, int b) { return (a + b - 1) / b * b; }
 // How many numbers a row of outputs has in memory.
-constexpr int padded(int c) { return c <= 4 ? c : round_up(c, 8); }
+DEVICE constexpr int padded(int c) { return c <= 4 ? c : round_up(c, 8); }
 // How many channels of c a thread has.
-constexpr int share(int c) { return c <= 4 ? c : round_up((padded(c) + SPLIT - 1) / SPLIT, 4); }
+DEVICE constexpr int share(int c) { return c <= 4 ? c : round_up((padded(c) + SPLIT - 1) / SPLIT, 4); }
 
 DEVICE float& part(float4& v, int i) { return reinterpret_cast<float*>(&v)[i]; }
 

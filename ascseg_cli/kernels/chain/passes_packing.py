@@ -107,7 +107,8 @@ def _fours(numbers: np.ndarray) -> np.ndarray:
     return np.pad(numbers.ravel(), (0, -numbers.size % 4))
 
 
-def _row(numbers: np.ndarray) -> np.ndarray:
+def row(numbers: np.ndarray) -> np.ndarray:
+    """Numbers of the channels in `passes.cu`'s layout."""
     return _fours(np.pad(numbers, (0, padded(len(numbers)) - len(numbers))))
 
 
@@ -132,15 +133,15 @@ def _dense(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     weight = weight.reshape(padded(out), -1, inputs, size, size).transpose(1, 4, 3, 2, 0)
     units = weight.reshape(len(weight) * size, -1)
     units = np.pad(units, ((0, 0), (0, -units.shape[1] % 4)))
-    return np.concatenate([_row(bias), units.ravel()])
+    return np.concatenate([row(bias), units.ravel()])
 
 
 def _step_numbers(kind: int, part: Sequence[np.ndarray]) -> np.ndarray:
     if kind == k.POINTWISE:
         return _dense(*part)
     if kind == k.AFFINE:
-        return np.concatenate([_row(row) for row in part[0].reshape(-1, 2).T])
+        return np.concatenate([row(column) for column in part[0].reshape(-1, 2).T])
     if kind == k.NORM:
         eps, pairs = part[0][:1], part[0][1:]
-        return np.concatenate([_fours(eps), *(_row(row) for row in pairs.reshape(-1, 2).T)])
+        return np.concatenate([_fours(eps), *(row(column) for column in pairs.reshape(-1, 2).T)])
     return np.zeros(0)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.passes_packing import Branch, padded
+from ascseg_cli.kernels.chain.plan import Draft
 
 _TILES = [(32, 16), (32, 8), (32, 4), (16, 16), (16, 8), (16, 4), (8, 16), (8, 8), (8, 4), (4, 4), (4, 2), (2, 2)]
 _PROCESSORS = 132
@@ -32,6 +33,12 @@ class Load:
     resize_out: int
     others: int
     boosts: bool
+    carries: bool  # each branch but the first adds the result of the one before
+
+    @property
+    def edge(self) -> int:
+        """Pixels at a tile's rim that are computed for their neighbours alone."""
+        return int(self.resize_out == k.DOUBLE)
 
     @property
     def halo(self) -> int:
@@ -63,13 +70,14 @@ class Tiling:
         return self.width * self.height // self.strip * self.split
 
 
-def load_of(branches: Sequence[Branch], resize_in: int, resize_out: int, others: int, boosts: bool) -> Load:
+def load_of(branches: Sequence[Branch], head: Draft, others: int, carries: bool) -> Load:
     rows = []
     for one in branches:
         steps = [n for kind, _, out, _ in one.steps for n in (kind, out)]
         sizes = (one.over, one.size, one.dilation, one.into, one.over_out)
         rows.append((*sizes, one.widest, len(one.numbers), one.unit, *steps))
-    return Load(tuple(rows), branches[0].into, resize_in, resize_out, others, boosts)
+    boosts = any(step[0] == k.BOOST for step in head.within)
+    return Load(tuple(rows), head.into, head.resize_in, head.resize_out, others, boosts, carries)
 
 
 @functools.lru_cache(4096)
@@ -85,9 +93,9 @@ def tiling(load: Load, b: int, h: int, w: int, slices: int) -> tuple[float, Tili
 def _ways(load: Load) -> Iterator[Tiling]:
     wide = padded(load.widest)
     for (width, height), strip, share in itertools.product(_TILES, (1, 2, 4, 8), (4, 8)):
-        if height % strip or strip * min(share, wide) > 32:
+        if height % strip or strip * min(share, wide) > 64 or height <= 2 * load.edge:
             continue
-        for spread in (False, True)[: len(load.branches)]:
+        for spread in (False, True)[: 1 if load.carries else len(load.branches)]:
             way = _laid_out(load, width, height, strip, max(1, -(-wide // share)), spread)
             if 32 <= way.threads <= 512 and way.shared <= _MOST_SHARED:
                 yield way
@@ -115,7 +123,7 @@ def _cycles(load: Load, way: Tiling, b: int, h: int, w: int, slices: int) -> flo
     works = [_work(branch, way) for branch in load.branches]
     if not way.spread:
         works = [(sum(w[0] for w in works), sum(w[1] for w in works))]
-    blocks = b * -(-h // way.height) * -(-w // way.width) * slices
+    blocks = b * -(-h // (way.height - 2 * load.edge)) * -(-w // (way.width - 2 * load.edge)) * slices
     each = -(-blocks * len(works) // _PROCESSORS)
     flops, reads = (sum(column) / len(works) for column in zip(*works))
     warps = -(-way.threads // 32)
@@ -124,9 +132,15 @@ def _cycles(load: Load, way: Tiling, b: int, h: int, w: int, slices: int) -> flo
     moved = loads + pixels * (-(-load.others // 4) + -(-load.widest // 4))
     numbers = max(way.preloaded, sum(branch[6] for branch in load.branches) / len(works))
     busy = max(warps * (flops + 1.5 * reads) / 4, warps * reads * 3, (16 * moved + 4 * numbers) / 32)
-    resident = max(1, min(2048 // way.threads, 220 * 1024 // way.shared, 65536 // (way.threads * 96), each))
+    registers = _registers(load, way)
+    resident = max(1, min(2048 // way.threads, 220 * 1024 // way.shared, 65536 // (way.threads * registers), each))
     serial = 1500 + 1.5 * flops + 3 * reads + 300 * (moved + numbers / 4) / way.threads / 4
     return max(each * busy, -(-each // resident) * serial) + 0.2 * each / resident * serial
+
+
+def _registers(load: Load, way: Tiling) -> int:
+    reach = max(way.strip + (size - 1) * min(dilation, 4) for _, size, dilation, *_ in load.branches)
+    return 48 + (way.strip + 1) * _share(load.widest, way.split) * (2 if load.carries else 1) + 4 * reach
 
 
 def _work(branch: tuple[int, ...], way: Tiling) -> tuple[float, float]:

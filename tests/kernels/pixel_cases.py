@@ -111,7 +111,8 @@ def _results(
     wanted = {name: t for name, t in fresh.items() if t is not None and t.requires_grad}
     results = [r for r in operator(**fresh) if r is not None]
     torch.manual_seed(1000 + seed)
-    dresults = [torch.randn(r.shape).to(r) for r in results]
+    memory = "wide" if seed % 2 else "usual"
+    dresults = [(image(*r.shape, memory) if r.dim() == 4 else torch.randn(r.shape)).to(r) for r in results]
     gradients = torch.autograd.grad(results, list(wanted.values()), dresults)
     found = {"y": results[0], **{f"grad {name}": t for name, t in zip(wanted, gradients, strict=True)}}
     if len(results) > 1:

@@ -10,7 +10,7 @@ from pixel_cases import DEVICES, SIZES, Leaves, image, judge, on
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain.gpu_layernorm import layer_normed
 
-CHANNELS = [2, 12, 16, 32, 33, 48, 96, 124, 127, 128]
+CHANNELS = [3, 12, 16, 32, 33, 48, 96, 124, 127, 128]
 
 
 def plain(x, weight, bias, other=None):

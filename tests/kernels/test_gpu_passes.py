@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from ascseg_cli.kernels.chain import Add, Boost, Chain, Gate, gpu_passes, reference
 
-SIZES = [(2, 6, 10), (1, 9, 34), (3, 1, 5), (1, 18, 2), (0, 4, 4)]
+SIZES = [(2, 6, 10), (1, 9, 34), (3, 1, 5), (0, 4, 4)]
 WIDE = {
     "wide": (36, lambda: [conv(36, 40, 3), norm(40), nn.GELU(), conv(40, 33, 1), nn.LayerNorm(33)], 0),
     "wide other": (1, lambda: [conv(1, 3, 7), nn.Sigmoid(), conv(3, 1, 1), Gate()], 24),
     "wide groups": (48, lambda: [conv(48, 12, 3, 1, 12), norm(12), nn.ReLU(), conv(12, 20, 1), norm(20)], 0),
     "no fours": (7, lambda: [conv(7, 7, 5, 1, 7), nn.LayerNorm(7), conv(7, 9, 1), nn.ReLU(), norm(9)], 0),
     "one to many channels": (2, lambda: [conv(2, 1, 7), norm(1), nn.Sigmoid(), Gate()], 12),
+    "for tensor cores": (24, lambda: [conv(24, 12, 3, 2), norm(12), nn.ReLU(), conv(12, 20, 1)], 0),
+    "7 × 7 for tensor cores": (8, lambda: [conv(8, 18, 7), norm(18)], 0),
     "a channel each": (12, lambda: [Boost(), nn.ReLU()], -12),
 }
 

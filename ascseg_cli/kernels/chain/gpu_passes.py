@@ -34,21 +34,26 @@ class Pass:
     others: int
     enter: list[np.ndarray] = field(default_factory=list)  # factors and summands of the image, if any
     carries: bool = False  # each draft but the first adds the result of the one before; only the last is written
-    tables: dict[int, tuple[list[Branch], Tensor]] = field(default_factory=dict)
+    tables: dict[tuple[int, bool], tuple[list[Branch], Tensor]] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
         return self.drafts[-1].channels if self.carries else sum(draft.channels for draft in self.drafts)
 
-    def table(self, slices: int, device: torch.device) -> tuple[list[Branch], Tensor]:
+    @property
+    def dense(self) -> bool:
+        """Are all convolutions such as tensor cores can do?"""
+        return all(d.over == k.DENSE and d.size > 1 and d.into % 8 == 0 for d in self.drafts)
+
+    def table(self, slices: int, tensor: bool, device: torch.device) -> tuple[list[Branch], Tensor]:
         """The branches, and all numbers on the device; those of one slice stand for all."""
-        if slices not in self.tables:
+        if (slices, tensor) not in self.tables:
             drafts = self.drafts if slices == 1 else slices_of(self.drafts[0], slices)
-            branches = [branch_of(draft) for draft in drafts]
+            branches = [branch_of(draft, tensor) for draft in drafts]
             rows = [row(numbers).astype(np.float32) for numbers in self.enter]
             numbers = torch.from_numpy(np.concatenate([*(branch.numbers for branch in branches), *rows]))
-            self.tables[slices] = branches if slices == 1 else branches[:1], numbers.to(device)
-        return self.tables[slices]
+            self.tables[slices, tensor] = branches if slices == 1 else branches[:1], numbers.to(device)
+        return self.tables[slices, tensor]
 
 
 @dataclass
@@ -74,7 +79,7 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
 
 
 def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
-    """See `kernels.chain.in_turn`; one launch where a norm enters and each chain is one pass that ends at its Add."""
+    """See `kernels.chain.in_turn`; one launch where a norm enters and each chain is a single pass."""
     lanes = _prepared(x, [enter, *chains], None, _turns)
     if lanes:
         return _run(x, lanes, None)
@@ -234,7 +239,7 @@ def _whole(image: Tensor, *channels: int) -> int:
 
 
 def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[int, int]) -> None:
-    slices, branches, numbers, load, way = _way(one, len(x), size, x.device)
+    slices, branches, numbers, load, way = _way(one, x, size)
     each = branches[0].channels
     ends = [each] * len(branches) if load.carries else list(itertools.accumulate(b.channels for b in branches))
     constants = _constants(branches, ends, load, way) | {
@@ -256,15 +261,14 @@ def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[i
     )  # fmt: skip
 
 
-def _way(
-    one: Pass, b: int, size: tuple[int, int], device: torch.device
-) -> tuple[int, list[Branch], Tensor, Load, Tiling]:
+def _way(one: Pass, x: Tensor, size: tuple[int, int]) -> tuple[int, list[Branch], Tensor, Load, Tiling]:
     """The number of slices, and with it everything else, that is done soonest."""
+    tensor = x.dtype == torch.bfloat16 and one.dense
     ways = []
     for slices in _slicings(one):
-        branches, numbers = one.table(slices, device)
-        load = load_of(branches, one.drafts[0], one.others // slices, one.carries)
-        cycles, way = tiling(load, b, *size, slices)
+        branches, numbers = one.table(slices, tensor, x.device)
+        load = load_of(branches, one.drafts[0], one.others // slices, one.carries, tensor)
+        cycles, way = tiling(load, len(x), *size, slices)
         ways.append((cycles, slices, branches, numbers, load, way))
     return min(ways, key=lambda way: way[:2])[1:]
 
@@ -297,6 +301,7 @@ def _constants(branches: list[Branch], ends: list[int], load: Load, way: Tiling)
         "STRIP": way.strip,
         "SPLIT": way.split,
         "SPREAD": int(way.spread),
+        "TENSOR": int(load.tensor),
         "CARRY": branches[-1].channels if load.carries else 0,
         "EXCHANGE_AT": way.exchange_at,
         "OTHERS_AT": way.others_at,

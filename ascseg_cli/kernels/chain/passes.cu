@@ -3,6 +3,7 @@
 //     over, k, dilation, channels after it, where its numbers begin, their count, its first channel in y, steps
 // and for each step within a pixel
 //     kind, channels before, channels after, where its numbers are in the branch's.
+#include "tensor.cuh"
 #include "within.cuh"
 
 constexpr int CODE[] = {PASSES};
@@ -56,21 +57,33 @@ template <bool WHOLE> DEVICE float4 resized(const Input& x, int row, int column,
     }
 }
 
+// Four channels of a pixel of the tile; 0 outside the image.
+DEVICE float4 tile_number(const Place& place, const Input& x, int pixel, int g) {
+    constexpr int ROW = round_up(padded(CHANNELS), 4);
+    const int row = place.top - HALO + pixel / COLUMNS, column = place.left - HALO + pixel % COLUMNS;
+    float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (row < 0 || row >= place.h || column < 0 || column >= place.w) return v;
+    v = resized<X_WHOLE>(x, row, column, 4 * g, CHANNELS - 4 * g);
+    if constexpr (AFFINE_AT >= 0) {
+        const float* factors = place.source + AFFINE_AT + 4 * g;
+        v = scaled(v, load4(factors), load4(factors + ROW));
+    }
+    return v;
+}
+
 DEVICE void read_tile(const Place& place, const Input& x) {
-    constexpr int G = planes(CHANNELS), ROW = round_up(padded(CHANNELS), 4);
+    constexpr int G = TENSOR ? CHANNELS / 8 : planes(CHANNELS);
     #pragma unroll 4
     for (int i = threadIdx.x; i < PLANE * G; i += THREADS) {
         const int g = i % G, p = i / G;
-        const int row = place.top - HALO + p / COLUMNS, column = place.left - HALO + p % COLUMNS;
-        float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (row >= 0 && row < place.h && column >= 0 && column < place.w) {
-            v = resized<X_WHOLE>(x, row, column, 4 * g, CHANNELS - 4 * g);
-            if constexpr (AFFINE_AT >= 0) {
-                const float* factors = place.source + AFFINE_AT + 4 * g;
-                v = scaled(v, load4(factors), load4(factors + ROW));
-            }
+        if constexpr (TENSOR) {
+            const float4 a = tile_number(place, x, p, 2 * g), b = tile_number(place, x, p, 2 * g + 1);
+            reinterpret_cast<uint4*>(place.tile)[g * PLANE + p] = {
+                rounded2(a.x, a.y), rounded2(a.z, a.w), rounded2(b.x, b.y), rounded2(b.z, b.w)
+            };
+        } else {
+            place.tile[g * PLANE + p] = tile_number(place, x, p, g);
         }
-        place.tile[g * PLANE + p] = v;
     }
 }
 
@@ -175,7 +188,9 @@ template <int AT, bool LAST> DEVICE void branch(const Place& place, const Output
     constexpr int OFF = HALO - D * (K - 1) / 2;  // a smaller border than the tile's
     const float4* first = place.tile + (place.row + OFF) * COLUMNS + place.column + OFF;
     float v[STRIP][share(OUT)];
-    if constexpr (OVER == over::DENSE) {
+    if constexpr (OVER == over::DENSE && TENSOR) {
+        dense_tensor<CHANNELS, OUT, K, D, 0>(place, OFF, v);
+    } else if constexpr (OVER == over::DENSE) {
         dense<CHANNELS, OUT, K, D, 0>(place, first, COLUMNS, PLANE, v);
     } else if constexpr (OVER == over::GROUPED && OUT == CHANNELS) {
         depthwise<OUT, K, D, 0>(place, first, COLUMNS, PLANE, v);

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.plan import Draft
@@ -58,8 +59,13 @@ def padded(c: int) -> int:
     return c if c <= 4 else -(-c // 8) * 8
 
 
-def branch_of(draft: Draft) -> Branch:
-    """A draft in the order of `passes.cu`. A pass that begins with a 1×1 convolution has that over neighbours."""
+def branch_of(draft: Draft, tensor: bool = False) -> Branch:
+    """A draft in the order of `passes.cu`.
+
+    A pass that begins with a 1×1 convolution has that over neighbours.
+
+    tensor  for tensor cores: a dense convolution of a multiple of eight channels
+    """
     over, convolution, out, steps = (
         draft.over,
         draft.convolution,
@@ -69,14 +75,14 @@ def branch_of(draft: Draft) -> Branch:
     if over == k.ALONE and steps and steps[0][0][0] == k.POINTWISE:
         (_, _, out, _), convolution = steps.pop(0)
         over = k.DENSE
-    numbers = [_over_numbers(over, convolution)]
+    numbers = [_fragments(*convolution) if tensor else _over_numbers(over, convolution)]
     code: list[Step] = []
     for (kind, before, after, _), part in steps:
         code.append((kind, before, after, sum(map(len, numbers))))
         numbers.append(_step_numbers(kind, part))
     return Branch(
         over, draft.size, draft.dilation, draft.into, out or draft.into, draft.channels, tuple(code),
-        np.concatenate(numbers).astype(np.float32),
+        np.concatenate([part.astype(np.float32) for part in numbers]),
     )  # fmt: skip
 
 
@@ -134,6 +140,21 @@ def _dense(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     units = weight.reshape(len(weight) * size, -1)
     units = np.pad(units, ((0, 0), (0, -units.shape[1] % 4)))
     return np.concatenate([row(bias), units.ravel()])
+
+
+def _fragments(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Biases, then bfloat16 weights as [16 of taps and channels][8 outputs][thread of a warp][4], two in a number.
+
+    Thread 4j + i holds rows 2i, 2i + 1, 2i + 8 and 2i + 9 of column j of a matrix (16, 8).
+    """
+    out, into, size, _ = weight.shape
+    table = weight.reshape(out, into, -1).transpose(2, 1, 0).reshape(-1, out)  # (out, in, k, k) -> (k·k·in, out)
+    table = np.pad(table, ((0, -len(table) % 16), (0, -out % 8)))
+    parts = table.reshape(-1, 2, 4, 2, table.shape[1] // 8, 8).transpose(0, 4, 5, 2, 1, 3)
+    weights = torch.from_numpy(np.ascontiguousarray(parts, np.float32)).bfloat16()
+    return np.concatenate(
+        [row(bias).astype(np.float32), weights.view(torch.int16).numpy().ravel().view(np.float32)]
+    )
 
 
 def _step_numbers(kind: int, part: Sequence[np.ndarray]) -> np.ndarray:

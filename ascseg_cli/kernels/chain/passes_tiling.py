@@ -34,6 +34,7 @@ class Load:
     others: int
     boosts: bool
     carries: bool  # each branch but the first adds the result of the one before
+    tensor: bool  # dense convolutions on tensor cores
 
     @property
     def edge(self) -> int:
@@ -70,14 +71,14 @@ class Tiling:
         return self.width * self.height // self.strip * self.split
 
 
-def load_of(branches: Sequence[Branch], head: Draft, others: int, carries: bool) -> Load:
+def load_of(branches: Sequence[Branch], head: Draft, others: int, carries: bool, tensor: bool) -> Load:
     rows = []
     for one in branches:
         steps = [n for kind, _, out, _ in one.steps for n in (kind, out)]
         sizes = (one.over, one.size, one.dilation, one.into, one.over_out)
         rows.append((*sizes, one.widest, len(one.numbers), one.unit, *steps))
     boosts = any(step[0] == k.BOOST for step in head.within)
-    return Load(tuple(rows), head.into, head.resize_in, head.resize_out, others, boosts, carries)
+    return Load(tuple(rows), head.into, head.resize_in, head.resize_out, others, boosts, carries, tensor)
 
 
 @functools.lru_cache(4096)
@@ -93,18 +94,18 @@ def tiling(load: Load, b: int, h: int, w: int, slices: int) -> tuple[float, Tili
 def _ways(load: Load) -> Iterator[Tiling]:
     wide = padded(load.widest)
     for (width, height), strip, share in itertools.product(_TILES, (1, 2, 4, 8), (4, 8)):
-        if height % strip or strip * min(share, wide) > 64 or height <= 2 * load.edge:
+        if height % strip or strip * min(share, wide) > 64 or height <= 2 * load.edge or width % 16 * load.tensor:
             continue
         for spread in (False, True)[: 1 if load.carries else len(load.branches)]:
             way = _laid_out(load, width, height, strip, max(1, -(-wide // share)), spread)
-            if 32 <= way.threads <= 512 and way.shared <= _MOST_SHARED:
+            if 32 <= way.threads <= 512 and way.threads % 32 == 0 and way.shared <= _MOST_SHARED:
                 yield way
 
 
 def _laid_out(load: Load, width: int, height: int, strip: int, split: int, spread: bool) -> Tiling:
-    tile = (width + 2 * load.halo) * (height + 2 * load.halo) * -(-load.into // 4)
+    tile = (width + 2 * load.halo) * (height + 2 * load.halo) * -(-load.into // (8 if load.tensor else 4))
     exchange = width * height * -(-load.widest // 4)
-    alone = spread or len(load.branches) == 1
+    alone = (spread or len(load.branches) == 1) and not load.tensor
     exchange_at, others_at = (0, max(tile, exchange)) if alone else (tile, tile + exchange)
     numbers_at = others_at + (1 if load.boosts else width * height) * -(-load.others // 4)
     counts = [branch[6] for branch in load.branches]
@@ -120,7 +121,7 @@ def _laid_out(load: Load, width: int, height: int, strip: int, split: int, sprea
 
 def _cycles(load: Load, way: Tiling, b: int, h: int, w: int, slices: int) -> float:
     """Cycles until the last block is done, were every multiprocessor busy alike."""
-    works = [_work(branch, way) for branch in load.branches]
+    works = [_work(branch, way, load.tensor) for branch in load.branches]
     if not way.spread:
         works = [(sum(w[0] for w in works), sum(w[1] for w in works))]
     blocks = b * -(-h // (way.height - 2 * load.edge)) * -(-w // (way.width - 2 * load.edge)) * slices
@@ -143,14 +144,18 @@ def _registers(load: Load, way: Tiling) -> int:
     return 48 + (way.strip + 1) * _share(load.widest, way.split) * (2 if load.carries else 1) + 4 * reach
 
 
-def _work(branch: tuple[int, ...], way: Tiling) -> tuple[float, float]:
+def _work(branch: tuple[int, ...], way: Tiling, tensor: bool) -> tuple[float, float]:
     """A thread's multiplications and its reads of shared float4."""
     over, size, dilation, into, out, *_ = branch
     taps, share = size * size, _share(out, way.split)
     reach = min(way.strip + (size - 1) * dilation, size * way.strip)
+    flops: float
+    reads: float
     if over == k.DENSE:
         flops = taps * into * way.strip * share
         reads = -(-into // 4) * size * reach + taps * into * -(-share // 4)
+        if tensor:
+            flops, reads = flops / 8, flops / 32 + way.strip * share / 4
     elif over == k.GROUPED and into == out:
         flops, reads = taps * way.strip * share, -(-share // 4) * (size * reach + taps)
     elif over == k.GROUPED:

@@ -29,6 +29,7 @@ NAMES = ("auto", "reference", "cpu", "gpu", "mamba_ssm")
 OPERATORS: dict[str, tuple[str, ...]] = {
     "selective_scan": ("reference", "cpu", "gpu", "mamba_ssm"),
     "deform_depthwise": ("reference", "cpu", "gpu"),
+    "deform_block": ("reference", "gpu"),
     "chain": ("reference", "cpu", "gpu"),
     "mamba_mixer": ("reference", "cpu"),
 }

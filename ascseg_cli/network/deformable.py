@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ascseg_cli.kernels import backend
 from ascseg_cli.kernels.chain import Chain, Gate, chain
+from ascseg_cli.kernels.deform_block import Folded, deform_block
 from ascseg_cli.kernels.deform_depthwise import deform_depthwise
 from ascseg_cli.network.layers import Fused, conv
 
@@ -32,10 +34,26 @@ class DeformableUnit(nn.Module):
         self.deform = DepthwiseDeformable(c)
         self.balance = nn.Sequential(conv(c, c, 1), nn.BatchNorm2d(c))
         self._gate = Chain(*self.balance, nn.GELU(), Gate())
+        self._folded = Folded(self.offset, self.deform, self.balance)
 
     def forward(self, p: Tensor, f: Tensor) -> Tensor:
         """p, f (b, c, h, w) -> GELU(BN(conv 1(q))) · f + f (b, c, h, w), where q samples p."""
         return chain(self.deform(p, self.offset(p)), self._gate, f)
+
+    def at_once(self, p: Tensor, f: Tensor, m: Tensor) -> Tensor:
+        """m + self(p, f), in evaluation and without gradients."""
+        return deform_block(p, f, m, *self._folded.weights())
+
+    def can_run_at_once(self, p: Tensor) -> bool:
+        """Whether that is faster, and no gradient, no statistics of the batch and no step by itself are wanted."""
+        if torch.is_grad_enabled() or backend.for_operator("deform_block", p) != "gpu":
+            return False
+        return not self._folded.batch_statistics() and not any(_is_watched(module) for module in self.modules())
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether someone has asked to see the module's calls."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class DeformableConvolutionBlock(nn.Module):
@@ -49,3 +67,9 @@ class DeformableConvolutionBlock(nn.Module):
     def forward(self, f: Tensor) -> Tensor:
         """f (b, c, h, w) -> (b, c, h, w)."""
         return self.deform(self.pro(f), f)
+
+    def added_to(self, m: Tensor, f: Tensor) -> Tensor:
+        """m + DCB(f); m, f (b, c, h, w)."""
+        if _is_watched(self) or not self.deform.can_run_at_once(f):
+            return m + self(f)
+        return self.deform.at_once(self.pro(f), f, m)

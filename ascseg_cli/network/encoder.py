@@ -32,7 +32,7 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (b, into, h, w) -> (b, c, h, w)."""
         f = self.ipc(x)
-        return self.pm(f) + self.dc(f)
+        return self.dc.added_to(self.pm(f), f)
 
 
 class Encoder(nn.Module):

@@ -60,15 +60,15 @@ def test_layers_are_as_exact_as_plain_torch(device: str, name: str, training: bo
     halves = any(isinstance(step, nn.MaxPool2d) and step.kernel_size == 2 for step in steps)
     draws: list[list[dict[str, Tensor]]] = [[], [], []]
     for b, h, w in EVEN if halves else SIZES:
-        x = torch.randn(b, h, w, c, device=device).permute(0, 3, 1, 2)
+        x = torch.randn(b, h, w, c).permute(0, 3, 1, 2)
         size = (h, w) if others > 0 else (1, 1)
-        other = torch.randn(b, abs(others), *size, device=device) if others else None
-        shape = reference.chain(x, [s.to(device) for s in steps], other).shape
-        gradient = torch.randn(shape, device=device)
-        for kept, operator, dtype in zip(
-            draws, (gpu_layers.chain, reference.chain, reference.chain), (torch.float32,) * 2 + (torch.float64,)
-        ):
-            kept.append(run(operator, steps, x, other, gradient, dtype))
+        other = torch.randn(b, abs(others), *size) if others else None
+        gradient = torch.randn(reference.chain(x, copy.deepcopy(steps), other).shape)
+        there = [None if t is None else t.to(device) for t in (x, other, gradient)]
+        found = run(gpu_layers.chain, steps, *there, torch.float32)
+        draws[0].append({key: t.cpu() for key, t in found.items()})
+        for kept, dtype in zip(draws[1:], (torch.float32, torch.float64)):
+            kept.append(run(reference.chain, steps, x, other, gradient, dtype))
     for key, exact in draws[2][0].items():
         if exact.abs().max() < 1e-12 or _before_a_batch_norm(key, steps, training):
             continue

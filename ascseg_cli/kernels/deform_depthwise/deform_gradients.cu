@@ -29,7 +29,9 @@ DEVICE void mark_far(const Sample& s, int row, int column, int h, int w, Mark* m
 }
 
 // What a tap of one pixel gives: adds to the sums for weight; returns the thread's share of the offsets' gradients.
-DEVICE float2 tap_gradients(const Sample& s, const Corners& k, const Numbers& dy, const Numbers& weights, float* sums) {
+DEVICE float2 tap_gradients(
+    const Sample& s, const Corners& k, const Numbers& dy, const Numbers& weights, float* sums
+) {
     float by_row = 0.0f, by_column = 0.0f;
     for (int j = 0; j < VEC; j++) {
         const float above = k.b.at[j] - k.a.at[j], below = k.d.at[j] - k.c.at[j];

@@ -85,6 +85,7 @@ DEVICE int sort_items(const Sorting& to, Origin o, bool far, Offsets offsets, co
     __syncthreads();
     for (int i = threadIdx.x; i < CELLS; i += THREADS) to.ends[i] = 0;
     __syncthreads();
+#pragma unroll 2
     for (int item = threadIdx.x; item < ITEMS; item += THREADS) {
         const Index cell = cell_of(item, o, far, offsets, tile);
         to.cells[item] = cell;
@@ -92,11 +93,13 @@ DEVICE int sort_items(const Sorting& to, Origin o, bool far, Offsets offsets, co
     }
     __syncthreads();
     begin_from_counts(to.ends, to.scratch);
+#pragma unroll 2
     for (int item = threadIdx.x; item < ITEMS; item += THREADS) {
         const Index cell = to.cells[item];
         if (cell != NOWHERE) to.mixed[atomicAdd(&to.ends[cell], 1)] = item;
     }
     __syncthreads();
+#pragma unroll 2
     for (int item = threadIdx.x; item < ITEMS; item += THREADS) {
         const Index cell = to.cells[item];
         if (cell == NOWHERE) continue;
@@ -126,7 +129,7 @@ DEVICE void add_cell(
     const int cell = i * SIDE + j, begin = begin_of(from.ends, cell), end = from.ends[cell];
     if (begin == end) return;
     Numbers a = zeros(), b = zeros(), c = zeros(), d = zeros();
-#pragma unroll 2
+#pragma unroll 1
     for (int n = begin; n < end; n++) {
         const Source s = source_of(from.sorted[n], o);
         const Numbers slope = load(dy + (s.row * tile.w + s.column) * dy_pitch);
@@ -168,7 +171,8 @@ DEVICE void add_cells(
 
 DEVICE void store_tile(const float* out, bool finite, const Tile& tile, float* dx) {
     for (int n = threadIdx.x; n < TILE * TILE * LANES; n += THREADS) {
-        const int pixel = n / LANES, slot = n % LANES, row = tile.row + pixel / TILE, column = tile.column + pixel % TILE;
+        const int pixel = n / LANES, slot = n % LANES;
+        const int row = tile.row + pixel / TILE, column = tile.column + pixel % TILE;
         if (row >= tile.h || column >= tile.w || int(blockIdx.y) * SLICE + slot * VEC >= C) continue;
         Numbers v = load(out + n * VEC);
         for (int m = 0; m < VEC; m++) v.at[m] = finite ? v.at[m] : __int_as_float(0x7fffffff);
@@ -177,7 +181,7 @@ DEVICE void store_tile(const float* out, bool finite, const Tile& tile, float* d
 }
 
 // dy, offset (b, h, w, their pitch), weight (C, 9), marks as deform_gradients has left them -> dx (b, h, w, C)
-KERNEL __launch_bounds__(THREADS, 4) deform_input(
+KERNEL __launch_bounds__(THREADS, 5) deform_input(
     const float* dy, int dy_pitch, const float* offset, int offset_pitch, const float* weight,
     const float* statistics, const float* gamma, const float* beta, float eps, const Mark* marks,
     float* dx, int h, int w

@@ -47,7 +47,7 @@ class Pixels:
 
     def divisible(self, numbers: int) -> bool:
         """Whether every pixel begins at a multiple of so many numbers."""
-        return self.pitch % numbers == 0 and self.tensor.data_ptr() % (4 * numbers) == 0
+        return self.pitch % numbers == 0 and self.tensor.data_ptr() % (self.tensor.element_size() * numbers) == 0
 
 
 def _channels_last(image: Tensor) -> Tensor:

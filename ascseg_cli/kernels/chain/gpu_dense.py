@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ascseg_cli.kernels.chain import gpu_pointwise
 from ascseg_cli.kernels.chain.dense_plan import Plan, Shape, tile_plan, weight_plan
 from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running, norm_gradients, partial_sums, statistics_from
 from ascseg_cli.kernels.cuda import kernel
@@ -94,6 +95,9 @@ class _Dense(torch.autograd.Function):
             return (None,) * 8
         layer, needs, norm = ctx.layer, ctx.needs_input_grad, (statistics, norm_weight, norm_bias)
         out = _Output.of(dy, dstatistics, y, own, x)
+        shape = layer.shape(x, weight)
+        if gpu_pointwise.suits(shape.ci, shape.co, shape.k, together(x), out.vec()):
+            return *_all_gradients(out, x, weight, norm, layer, needs), None, None
         dx: Tensor | None = None
         dnorm: tuple[Tensor | None, ...] = (None, None, None)
         if needs[0] or any(needs[3:6]):
@@ -135,16 +139,57 @@ def _forward(
 ) -> tuple[Tensor, Tensor | None]:
     shape = layer.shape(x, weight)
     y = new_pixels(x, shape.co)
-    plan = tile_plan(shape, together(x))
-    partials = partial_sums(x, plan.grid[0], shape.co) if layer.batch else None
-    _launch("dense.cu", "dense_forward", plan, layer.constants() | {"BATCH": int(layer.batch)})(
-        x, pitch(x), *norm, layer.eps, weight, bias, y, partials, shape.h, shape.w
-    )
+    constants = layer.constants() | {"BATCH": int(layer.batch)}
+    if gpu_pointwise.suits(shape.ci, shape.co, shape.k, together(x), together(y)):
+        pixel_count = shape.b * shape.h * shape.w
+        launch = gpu_pointwise.forward_launch(pixel_count, shape.ci, shape.co)
+        partials = partial_sums(x, launch.blocks, shape.co) if layer.batch else None
+        given = (x, pitch(x), *norm, layer.eps, weight, bias, y, partials, pixel_count)
+        gpu_pointwise.forward(launch, constants | {"CI": shape.ci, "CO": shape.co}, *given)
+    else:
+        plan = tile_plan(shape, together(x))
+        partials = partial_sums(x, plan.grid[0], shape.co) if layer.batch else None
+        run = _launch("dense.cu", "dense_forward", plan, constants)
+        run(x, pitch(x), *norm, layer.eps, weight, bias, y, partials, shape.h, shape.w)
     if partials is None:
         return y, None
     if y.numel() == 0:
         return y, x.new_zeros(2, shape.co)
     return y, statistics_from(partials, y.numel() // shape.co, bias, running)
+
+
+def _all_gradients(
+    out: _Output, x: Tensor, weight: Tensor, norm: _Norm, layer: _Layer, needs: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """The gradients of x, weight, bias, and the norm's statistics, weight and bias, in one pass."""
+    shape = layer.shape(x, weight)
+    count, biased = shape.b * shape.h * shape.w, needs[2] and not layer.batch
+    launch = gpu_pointwise.backward_launch(count, shape.ci, shape.co)
+    dx = new_pixels(x, shape.ci) if needs[0] else None
+    summed = layer.normed and any(needs[3:6])
+    partials = partial_sums(x, launch.blocks, shape.ci) if summed else None
+    slabs = x.new_empty(launch.blocks, weight.numel() + (shape.co if biased else 0))
+    flags = {"BATCH": int(out.z is not None), "SUMMED": int(summed), "BIASED": int(biased)}
+    constants = layer.constants() | flags | {"CI": shape.ci, "CO": shape.co}
+    given = (out.dy, pitch(out.dy), out.z, out.statistics, out.dstatistics, float(count), weight, x, pitch(x))
+    gpu_pointwise.backward(launch, constants, *given, *norm, layer.eps, dx, partials, slabs, count)
+    added = _added(slabs)
+    dweight = added[: weight.numel()].view_as(weight)
+    dbias = added[weight.numel() :] if biased else weight.new_zeros(shape.co)
+    dnorm: tuple[Tensor | None, ...] = (None, None, None)
+    statistics, norm_weight, norm_bias = norm
+    if partials is not None and statistics is not None and norm_weight is not None and norm_bias is not None:
+        dnorm = norm_gradients(partials, Normalisation(statistics, norm_weight, norm_bias, layer.eps))
+    return tuple(g if need else None for g, need in zip((dx, dweight, dbias, *dnorm), needs, strict=False))
+
+
+def _added(slabs: Tensor) -> Tensor:
+    """(slabs, n) -> (n,), added in a fixed order."""
+    blocks, count = slabs.shape
+    result = slabs.new_empty(count)
+    add = kernel(_HERE / "add_slabs.cu", "add_slabs")
+    add((-(-count // 32),), 256, slabs, blocks, count, result, shared=256 * 8)
+    return result
 
 
 def _input_gradient(
@@ -174,13 +219,12 @@ def _weight_gradient(
     shape = layer.shape(x, weight)
     plan = weight_plan(shape, together(x), out.vec())
     slabs, count = plan.grid[0], weight.numel() + (shape.co if biased else 0)
-    partials, result = x.new_empty(slabs, count), x.new_empty(count)
+    partials = x.new_empty(slabs, count)
     constants = {"BATCH": int(out.z is not None), "BIASED": int(biased)}
     gradient = _launch("dense_weight.cu", "dense_weight_gradient", plan, layer.constants() | constants)
     given = (out.dy, pitch(out.dy), out.z, out.statistics, out.dstatistics, float(shape.b * shape.h * shape.w))
     gradient(x, pitch(x), *norm, layer.eps, *given, partials, shape.b, shape.h, shape.w)
-    add = kernel(_HERE / "add_slabs.cu", "add_slabs")
-    add((-(-count // 32),), 256, partials, slabs, count, result, shared=256 * 8)
+    result = _added(partials)
     return result[: weight.numel()].view_as(weight), result[weight.numel() :] if biased else None
 
 

@@ -53,7 +53,7 @@ template <int COUNT, int QUADS, typename T> DEVICE void sum_quads(const float (&
 
 #if !BACKWARD
 // x (pixels, CI) with `pitch`; weight (CO, CI); y (pixels, CO); partials (blocks, 2, CO): Σ (y − bias) and its square
-KERNEL __launch_bounds__(256, RESIDENT) pointwise_forward(
+KERNEL __launch_bounds__(256, RESIDENT > 2 ? RESIDENT - 1 : 1) pointwise_forward(
     const float* __restrict__ x, int pitch, const float* statistics, const float* norm_weight, const float* norm_bias,
     float eps, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y,
     double* partials, int pixels
@@ -70,9 +70,9 @@ KERNEL __launch_bounds__(256, RESIDENT) pointwise_forward(
     if (bias)
 #pragma unroll
         for (int j = 0; j < 4; j++) added.at[j] = bias[4 * quad + j];
-    float sums[8] = {};
+    float sums[8] = {}, pivot[4] = {};  // about a thread's first result, so that a large mean costs no digits
     double total[8] = {};
-    int held = 0;
+    int held = 0, taken = 0;
     for (int p = blockIdx.x * each + threadIdx.x / OUT_QUADS; p < pixels; p += gridDim.x * each) {
         forget_weights();
         Quad u[IN_QUADS], z = {};
@@ -91,7 +91,12 @@ KERNEL __launch_bounds__(256, RESIDENT) pointwise_forward(
         }
         if constexpr (BATCH) {
 #pragma unroll
-            for (int j = 0; j < 4; j++) sums[j] += z.at[j], sums[4 + j] = fmaf(z.at[j], z.at[j], sums[4 + j]);
+            for (int j = 0; j < 4; j++) {
+                if (taken == 0) pivot[j] = z.at[j];
+                const float off = z.at[j] - pivot[j];
+                sums[j] += off, sums[4 + j] = fmaf(off, off, sums[4 + j]);
+            }
+            taken++;
             if (++held == 32) {
 #pragma unroll
                 for (int j = 0; j < 8; j++) total[j] += sums[j], sums[j] = 0.0f;
@@ -106,7 +111,11 @@ KERNEL __launch_bounds__(256, RESIDENT) pointwise_forward(
         double* const doubles = reinterpret_cast<double*>(memory);
         __syncthreads();
 #pragma unroll
-        for (int j = 0; j < 8; j++) doubles[threadIdx.x * 9 + j] = total[j] + sums[j];
+        for (int j = 0; j < 4; j++) {
+            const double m = pivot[j], first = total[j] + sums[j], mean = m * taken;
+            doubles[threadIdx.x * 9 + j] = first + mean;
+            doubles[threadIdx.x * 9 + 4 + j] = total[4 + j] + sums[4 + j] + m * (2.0 * first + mean);
+        }
         __syncthreads();
         for (int e = threadIdx.x; e < 2 * CO; e += blockDim.x) {
             const int channel = e % CO;

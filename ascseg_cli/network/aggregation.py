@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ascseg_cli.kernels.chain import Chain, side_by_side
+from ascseg_cli.kernels.chain import Chain, gathered
 from ascseg_cli.network.layers import Fused, conv, double
 
 DILATIONS = (1, 2, 3, 4, 1, 3, 1, 3)  # branches 1–4 at the size of x, 5–6 at twice, 7–8 at half of it
@@ -37,10 +37,11 @@ class MultiScaleFeatureAggregation(nn.Module):
             conv(4 * c, c, 3, groups=c), nn.BatchNorm2d(c), nn.ReLU(),
             conv(c, c, 1), nn.BatchNorm2d(c),
         )  # fmt: skip
+        self._close = Chain(*self.extract)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w), h and w even -> (b, c, h, w)."""
-        return self.extract(side_by_side(x, self._branches))  # (b, 4c, h, w) -> (b, c, h, w)
+        return gathered(x, self._branches, self._close)  # (b, 4c, h, w) -> (b, c, h, w)
 
 
 def _at_its_size(number: int, branch: Branch) -> Chain:

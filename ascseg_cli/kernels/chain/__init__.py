@@ -62,6 +62,19 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     return _module(x, chains).side_by_side(x, chains)
 
 
+def gathered(x: Tensor, chains: Sequence[Chain], then: Chain) -> Tensor:
+    """The chain `then` on `side_by_side(x, chains)`; shapes and errors as in `chain`.
+
+    A backend may compute what lies between again in the backward pass instead of keeping it.
+    """
+    module = _module(x, [*chains, then])
+    if not hasattr(module, "gathered"):
+        return chain(side_by_side(x, chains), then)
+    for steps in chains:
+        _check(x, steps, None)
+    return module.gathered(x, chains, then)
+
+
 def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
     """The last of several chains on q = enter(x), each of which takes the result of the one before it as `other`.
 

@@ -1,8 +1,8 @@
-// The sum over slabs: partials (slabs, n) -> result (n), in a fixed order, in double.
+// The sum over slabs: partials (slabs, n) -> result (all), in a fixed order, in double; zeros from n on.
 // A block of 8 warps adds 32 numbers; each warp every eighth slab.
 #include "device.cuh"
 
-KERNEL add_slabs(const float* __restrict__ partials, int slabs, int n, float* __restrict__ result) {
+KERNEL add_slabs(const float* __restrict__ partials, int slabs, int n, int all, float* __restrict__ result) {
     SHARED(double, scratch);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, at = blockIdx.x * 32 + lane;
     double total = 0.0;
@@ -12,7 +12,7 @@ KERNEL add_slabs(const float* __restrict__ partials, int slabs, int n, float* __
     }
     scratch[threadIdx.x] = total;
     __syncthreads();
-    if (warp > 0 || at >= n) return;
+    if (warp > 0 || at >= all) return;
     for (int w = 1; w < 8; w++) total += scratch[w * 32 + lane];
     result[at] = float(total);
 }

@@ -20,6 +20,13 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     return (gpu_layers if _by_layers(chains) else gpu_passes).side_by_side(x, chains)
 
 
+def gathered(x: Tensor, chains: Sequence[Chain], then: Chain) -> Tensor:
+    """See `kernels.chain.gathered`."""
+    if _by_layers([*chains, then]):
+        return gpu_layers.gathered(x, chains, then)
+    return gpu_passes.chain(gpu_passes.side_by_side(x, chains), then)
+
+
 def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
     """See `kernels.chain.in_turn`."""
     return (gpu_layers if _by_layers([enter, *chains]) else gpu_passes).in_turn(x, enter, chains)

@@ -103,10 +103,8 @@ class _Dense(torch.autograd.Function):
         if needs[0] or any(needs[3:6]):
             dx, dnorm = _input_gradient(out, x, weight, norm, layer, any(needs[3:6]))
         dweight, dbias = None, None
-        if needs[1] or (needs[2] and not layer.batch):
+        if needs[1] or needs[2]:
             dweight, dbias = _weight_gradient(out, x, weight, norm, layer, needs[2] and not layer.batch)
-        if needs[2] and layer.batch:
-            dbias = weight.new_zeros(len(weight))
         given = (dx, dweight, dbias, *dnorm)
         return *(g if need else None for g, need in zip(given, needs, strict=False)), None, None
 
@@ -173,9 +171,8 @@ def _all_gradients(
     constants = layer.constants() | flags | {"CI": shape.ci, "CO": shape.co}
     given = (out.dy, pitch(out.dy), out.z, out.statistics, out.dstatistics, float(count), weight, x, pitch(x))
     gpu_pointwise.backward(launch, constants, *given, *norm, layer.eps, dx, partials, slabs, count)
-    added = _added(slabs)
-    dweight = added[: weight.numel()].view_as(weight)
-    dbias = added[weight.numel() :] if biased else weight.new_zeros(shape.co)
+    added = _added(slabs, 0 if biased else shape.co)
+    dweight, dbias = added[: weight.numel()].view_as(weight), added[weight.numel() :]
     dnorm: tuple[Tensor | None, ...] = (None, None, None)
     statistics, norm_weight, norm_bias = norm
     if partials is not None and statistics is not None and norm_weight is not None and norm_bias is not None:
@@ -183,12 +180,12 @@ def _all_gradients(
     return tuple(g if need else None for g, need in zip((dx, dweight, dbias, *dnorm), needs, strict=False))
 
 
-def _added(slabs: Tensor) -> Tensor:
-    """(slabs, n) -> (n,), added in a fixed order."""
+def _added(slabs: Tensor, zeros: int) -> Tensor:
+    """(slabs, n) -> (n + zeros,), added in a fixed order, then zeros."""
     blocks, count = slabs.shape
-    result = slabs.new_empty(count)
+    result = slabs.new_empty(count + zeros)
     add = kernel(_HERE / "add_slabs.cu", "add_slabs")
-    add((-(-count // 32),), 256, slabs, blocks, count, result, shared=256 * 8)
+    add((-(-len(result) // 32),), 256, slabs, blocks, count, len(result), result, shared=256 * 8)
     return result
 
 
@@ -214,8 +211,8 @@ def _input_gradient(
 
 def _weight_gradient(
     out: _Output, x: Tensor, weight: Tensor, norm: _Norm, layer: _Layer, biased: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The gradient of the weights, and of the bias if `biased`."""
+) -> tuple[Tensor, Tensor]:
+    """The gradient of the weights, and of the bias: zeros unless `biased`."""
     shape = layer.shape(x, weight)
     plan = weight_plan(shape, together(x), out.vec())
     slabs, count = plan.grid[0], weight.numel() + (shape.co if biased else 0)
@@ -224,8 +221,8 @@ def _weight_gradient(
     gradient = _launch("dense_weight.cu", "dense_weight_gradient", plan, layer.constants() | constants)
     given = (out.dy, pitch(out.dy), out.z, out.statistics, out.dstatistics, float(shape.b * shape.h * shape.w))
     gradient(x, pitch(x), *norm, layer.eps, *given, partials, shape.b, shape.h, shape.w)
-    result = _added(partials)
-    return result[: weight.numel()].view_as(weight), result[weight.numel() :] if biased else None
+    result = _added(partials, 0 if biased else shape.co)
+    return result[: weight.numel()].view_as(weight), result[weight.numel() :]
 
 
 def _launch(source: str, name: str, plan: Plan, constants: dict[str, int]) -> Any:

@@ -7,17 +7,19 @@ A normalisation and an activation wait until a layer loads what they belong to, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import Chain
 from ascseg_cli.kernels.chain.gpu_dense import dense
 from ascseg_cli.kernels.chain.gpu_grouped import grouped
 from ascseg_cli.kernels.chain.gpu_layernorm import layer_normed
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running
+from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running, computed_again
 from ascseg_cli.kernels.chain.gpu_parts import concatenated, sum_of_norms
 from ascseg_cli.kernels.chain.gpu_pixelwise import applied
 from ascseg_cli.kernels.chain.gpu_resize import doubled, halved, high_passed, pooled_max, pooled_mean
@@ -59,6 +61,21 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
         value = _run(begun, rest, None)
         parts.append((value.stored, value.norm, value.activation))
     return concatenated(parts)
+
+
+def gathered(x: Tensor, chains: Sequence[Chain], then: Chain) -> Tensor:
+    """See `kernels.chain.gathered`. Of the chains nothing is kept for the gradient: eight would fill memory."""
+    if not torch.is_grad_enabled():
+        return chain(side_by_side(x, chains), then)
+
+    def run(image: Tensor) -> Tensor:
+        return chain(side_by_side(image, chains), then)
+
+    result = checkpoint(
+        run, x, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), computed_again())
+    )
+    assert isinstance(result, Tensor)
+    return result
 
 
 def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:

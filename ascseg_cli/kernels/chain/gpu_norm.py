@@ -6,6 +6,9 @@ flow as those of raw result, statistics, weight and bias, so that no normalised 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,19 @@ from ascseg_cli.kernels.cuda import kernel
 
 _SOURCE = Path(__file__).with_name("norm.cu")
 _THREADS, _SCRATCH = 128, 128 // 32 * 8
+
+
+_again: ContextVar[bool] = ContextVar("ascseg_computed_again", default=False)
+
+
+@contextlib.contextmanager
+def computed_again() -> Iterator[None]:
+    """Inside, statistics are those of a pass that was run before: they move no running values."""
+    token = _again.set(True)
+    try:
+        yield
+    finally:
+        _again.reset(token)
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,9 @@ def statistics_from(partials: Tensor, count: int, pivot: Tensor | None, running:
     """
     blocks, _, c = partials.shape
     result = partials.new_empty(2, c, dtype=torch.float32)
-    moved = (running.mean, running.variance, float(running.momentum)) if running else (None, None, 0.0)
+    moved = (None, None, 0.0)
+    if running is not None and not _again.get():
+        moved = (running.mean, running.variance, float(running.momentum))
     finish = kernel(_SOURCE, "finish_statistics")
     finish((c,), _THREADS, partials, blocks, c, float(count), pivot, result, *moved, shared=_SCRATCH)
     return result

@@ -2,7 +2,7 @@
 
 `reference`  plain torch: any device, any dtype
 `cpu`        compiled by numba: float32 on the CPU
-`gpu`        Triton: float32 on CUDA, compute capability 8.0 and newer
+`gpu`        Triton and CUDA C++: float32 on CUDA, compute capability 8.0 and newer
 `mamba_ssm`  the scan of the mamba_ssm package (extra `cuda`), everything else as `gpu` or `reference`
 
 `auto` takes, for each call, the fastest that can run the tensors at hand.
@@ -31,7 +31,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "deform_depthwise": ("reference", "cpu", "gpu"),
     "deform_block": ("reference", "gpu"),
     "chain": ("reference", "cpu", "gpu"),
-    "mamba_mixer": ("reference", "cpu"),
+    "mamba_mixer": ("reference", "cpu", "gpu", "mamba_ssm"),
 }
 _STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}
 
@@ -127,19 +127,23 @@ def resolve(wanted: str, device_type: str) -> tuple[str, str]:
     return (fast, "") if status.ok else ("reference", f"{status.reason}; {status.remedy}")
 
 
-def for_tensor(tensor: torch.Tensor) -> str:
-    """The backend for one call: the wanted one, or under `auto` the fastest that takes this tensor."""
+def for_tensor(tensor: torch.Tensor, half: bool = False) -> str:
+    """The backend for one call: the wanted one, or under `auto` the fastest that takes this tensor.
+
+    half  on a GPU the operator takes bfloat16, too
+    """
     import torch
 
     wanted = _wanted.get()
-    if wanted == "auto" and tensor.dtype != torch.float32:
+    taken = [torch.float32, torch.bfloat16] if half and tensor.device.type == "cuda" else [torch.float32]
+    if wanted == "auto" and tensor.dtype not in taken:
         return "reference"
     return resolve(wanted, tensor.device.type)[0]
 
 
-def for_operator(operator: str, tensor: torch.Tensor) -> str:
-    """The backend for one call of one of OPERATORS."""
-    name = for_tensor(tensor)
+def for_operator(operator: str, tensor: torch.Tensor, half: bool = False) -> str:
+    """The backend for one call of one of OPERATORS; half as in `for_tensor`."""
+    name = for_tensor(tensor, half)
     while name not in OPERATORS[operator] or not availability(name).ok:
         name = _STAND_IN[name]
     return name

@@ -10,8 +10,10 @@ from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.compiled import flat, launch
 from ascseg_cli.kernels.lanes import WIDTH
 from ascseg_cli.kernels.mamba_mixer.cpu_kernels import mix
+from ascseg_cli.kernels.mamba_mixer.rows import grouped
 
 
+@grouped
 def mamba_mixer(
     t: Tensor,
     in_proj: Tensor,

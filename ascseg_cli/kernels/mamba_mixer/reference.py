@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from ascseg_cli.kernels.mamba_mixer.rows import grouped
 from ascseg_cli.kernels.selective_scan import selective_scan
 
 
+@grouped
 def mamba_mixer(
     t: Tensor,
     in_proj: Tensor,
@@ -21,6 +23,9 @@ def mamba_mixer(
     out_proj: Tensor,
 ) -> Tensor:
     """See `kernels.mamba_mixer.mamba_mixer`."""
+    if t.dtype != in_proj.dtype:  # bfloat16 tokens, float32 weights
+        weights = (in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj)
+        return mamba_mixer(t.to(in_proj.dtype), *weights).to(t.dtype)
     l, n, rank = t.shape[1], A_log.shape[1], dt_proj.shape[1]
     x, z = F.linear(t, in_proj).chunk(2, -1)  # (b, l, e) each
     x = F.conv1d(x.transpose(1, 2), conv, conv_bias, padding=3, groups=len(conv))[..., :l]  # causal: (b, e, l)

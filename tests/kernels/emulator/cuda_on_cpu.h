@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#define __global__
+#define __global__ inline  // so that only the kernel in use is compiled
 #define __device__
 #define __host__
 #define __forceinline__ inline

@@ -43,7 +43,7 @@ def emulated() -> Iterator[None]:
         cuda.kernel.cache_clear()
 
 
-def _for_operator(operator: str, tensor: Tensor) -> str:
+def _for_operator(operator: str, tensor: Tensor, half: bool = False) -> str:
     wanted = backend._wanted.get()
     gpu = wanted in ("auto", "gpu") and "gpu" in backend.OPERATORS[operator] and operator not in _TRITON
     return "gpu" if gpu else "reference"

@@ -1,0 +1,117 @@
+"""How one call of the mixer is cut into blocks of threads, and the shared memory they need; as in `mixer.cuh`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TILE, BACK = 16, 3
+_CHANNELS = 32  # inner channels in a block, at most, where a group has no more
+_LANES = 256  # threads in a block, where 16 states a thread are enough for that
+_BLOCKS = 512  # some for each multiprocessor: chunks are cut shorter until there are so many
+_SHARED = 99 * 1024  # bytes in a block: what every GPU of compute capability 8.0 and newer grants
+
+
+def _up(value: int, step: int = 4) -> int:
+    return -(-value // step) * step
+
+
+def _odd4(value: int) -> int:
+    return _up(value) + (0 if _up(value) // 4 % 2 else 4)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes and constants of the kernels for one operator's weights."""
+
+    groups: int
+    d: int
+    r: int
+    n: int
+
+    @property
+    def e(self) -> int:
+        return 2 * self.d
+
+    @property
+    def together(self) -> int:
+        """Groups in a block."""
+        fitting = (k for k in range(1, self.groups + 1) if self.groups % k == 0 and k * self.e <= _CHANNELS)
+        return max(fitting, default=1)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that share the groups of one chunk."""
+        return self.groups // self.together
+
+    @property
+    def states(self) -> int:
+        """States of a thread."""
+        few = (s for s in (4, 8, 16) if self.channels * -(-self.n // s) <= _LANES)
+        return next(few, 16)
+
+    @property
+    def channels(self) -> int:
+        return self.together * self.e
+
+    @property
+    def padded(self) -> int:
+        """n, whole threads' worth."""
+        return _up(self.n, self.states)
+
+    @property
+    def lanes(self) -> int:
+        return self.channels * self.padded // self.states
+
+    @property
+    def threads(self) -> int:
+        return _up(self.lanes, 32)
+
+    @property
+    def constants(self) -> dict[str, int]:
+        return {"DIM": self.d, "RANK": self.r, "STATES": self.n, "GB": self.together, "S": self.states}
+
+    @property
+    def rows(self) -> int:
+        return TILE * self.together
+
+    @property
+    def row(self) -> int:
+        """Numbers in a row of inner channels, XP."""
+        return _odd4(self.e)
+
+    @property
+    def token(self) -> int:
+        """DP."""
+        return _odd4(self.d)
+
+    @property
+    def projected(self) -> int:
+        """PP."""
+        return _odd4(2 * self.padded + self.r)
+
+    @property
+    def weights(self) -> int:
+        e, row = self.e, _up(self.e)
+        wide = 2 * e * self.token + self.d * self.row + row * (2 * self.padded + self.r)
+        return _up(wide + e * (4 + self.r + 3))
+
+    def ends_memory(self, length: int) -> int:
+        """Bytes of shared memory of `chunk_ends`."""
+        tile = self.rows * (2 * self.row + self.projected)
+        return 4 * (self.weights + tile + (length + BACK) * self.together * self.token)
+
+    def replay_memory(self, length: int) -> int:
+        """Bytes of shared memory of `replay`."""
+        return self.ends_memory(length) + 4 * (self.rows * self.row + TILE * self.lanes)
+
+    def length(self, b: int, l: int) -> int:
+        """Tokens of a chunk."""
+        for length in (64, 32):
+            if b * -(-l // length) * self.blocks >= _BLOCKS:
+                return length
+        return TILE
+
+    @property
+    def fits(self) -> bool:
+        """Whether a GPU can run it."""
+        return self.threads <= 1024 and self.replay_memory(64) <= _SHARED

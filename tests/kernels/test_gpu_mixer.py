@@ -1,0 +1,148 @@
+"""Mamba's mixer in CUDA: emulated on a CPU everywhere, on a GPU where there is one; the oracle is plain torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from cases import assert_as_exact
+from emulator.emulate import COMPILER, emulated
+from torch import Tensor
+
+from ascseg_cli.kernels.mamba_mixer import gpu, reference
+
+NAMES = ("t", "in_proj", "conv", "conv_bias", "x_proj", "dt_proj", "dt_bias", "A_log", "D", "out_proj")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Arguments of `mamba_mixer`, drawn from a seed."""
+
+    b: int
+    l: int
+    d: int
+    groups: int = 4
+    n: int = 16
+    layout: str = "planar"  # how t lies: planar, channels last, slice of something wider
+    step: tuple[float, float] = (-2.0, 1.0)  # Δ's bias
+    decay: tuple[float, float] = (0.5, 16.0)  # -A, log-uniform
+    draws: int = 5
+
+    def inputs(self, seed: int, device: str) -> list[Tensor]:
+        g = torch.Generator().manual_seed(seed)
+        b, l, d, n, e, r = self.b, self.l, self.d, self.n, 2 * self.d, -(-self.d // 16)
+        c = self.groups * d
+        shapes = [(2 * e, d), (e, 1, 4), (e,), (r + 2 * n, e), (e, r), (e,), (e, n), (e,), (d, e)]
+        weights = [torch.randn(shape, generator=g) * 0.6 for shape in shapes]
+        low, high = (math.log(v) for v in self.decay)
+        weights[5].uniform_(*self.step, generator=g)
+        weights[6].uniform_(low, high, generator=g)
+        t = {
+            "planar": lambda: torch.randn(b, c, l, generator=g).transpose(1, 2),
+            "channels last": lambda: torch.randn(b, l, c, generator=g),
+            "slice": lambda: torch.randn(b, 2 * l, c + 3, generator=g)[:, ::2, 2 : c + 2],
+        }[self.layout]()
+        return [_moved(t, device), *(w.to(device) for w in weights)]
+
+
+def _moved(t: Tensor, device: str) -> Tensor:
+    """t on another device with its strides."""
+    if device == "cpu":
+        return t
+    room = torch.empty_strided(t.shape, t.stride(), device=device)
+    return room.copy_(t)
+
+
+CASES: dict[str, Case] = {
+    "one token": Case(1, 1, 2),
+    "two tokens": Case(3, 2, 2, layout="channels last"),
+    "three tokens": Case(2, 3, 2),
+    "a tile": Case(1, 16, 2),
+    "a chunk less one": Case(2, 63, 2, layout="channels last"),
+    "a chunk": Case(1, 64, 2, layout="slice"),
+    "a chunk and one": Case(3, 65, 2),
+    "a thousand": Case(1, 1000, 2, layout="channels last"),
+    "no images": Case(0, 9, 2),
+    "one channel": Case(1, 130, 1, groups=1),
+    "three channels": Case(2, 63, 3, groups=1, layout="slice"),
+    "six channels": Case(1, 130, 6, layout="channels last", draws=3),
+    "eight channels": Case(1, 65, 8, draws=3),
+    "32 channels": Case(1, 35, 32, layout="channels last", draws=2),
+    "three groups of five states": Case(1, 70, 2, groups=3, n=5),
+    "strong decay": Case(2, 200, 2, step=(2.0, 30.0), decay=(1.0, 1e4)),
+    "weak decay": Case(1, 1000, 2, step=(-9.0, -5.0), decay=(1e-4, 1.0), draws=3),
+    "vanishing steps": Case(1, 200, 2, step=(-75.0, -45.0)),
+}
+
+
+@pytest.fixture(params=["emulated", "cuda"])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU")
+        yield "cuda"
+        return
+    if COMPILER is None:
+        pytest.skip("g++ isn't installed")
+    with emulated():
+        yield "cpu"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forward_is_as_exact_as_plain_torch(name: str, device: str) -> None:
+    case = CASES[name]
+    got, plain, exact = [], [], []
+    for draw in range(case.draws):
+        arguments = case.inputs(draw, device)
+        with torch.no_grad():
+            got.append(gpu.mamba_mixer(*arguments, groups=case.groups))
+            plain.append(reference.mamba_mixer(*arguments, groups=case.groups))
+            exact.append(reference.mamba_mixer(*(t.double() for t in arguments), groups=case.groups))
+    assert_as_exact(got, plain, exact)
+
+
+@pytest.mark.parametrize("length", [16, 32, 64])
+def test_chunks_of_any_length_agree(device: str, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu.Layout, "length", lambda *_: length)
+    case = Case(2, 150, 2)
+    arguments = case.inputs(0, device)
+    with torch.no_grad():
+        got = gpu.mamba_mixer(*arguments, groups=4)
+        exact = reference.mamba_mixer(*(t.double() for t in arguments), groups=4)
+    assert (got - exact).abs().max() <= 2e-6 * exact.abs().max()
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_bfloat16_is_computed_in_float32(device: str, weights: torch.dtype) -> None:
+    case = Case(2, 70, 2)
+    t, *others = case.inputs(0, device)
+    t, others = t.bfloat16(), [w.to(weights) for w in others]
+    with torch.no_grad():
+        got = gpu.mamba_mixer(t, *others, groups=4)
+        exact = reference.mamba_mixer(t.double(), *(w.double() for w in others), groups=4)
+    assert got.dtype == torch.bfloat16
+    assert ((got.double() - exact).abs() <= 2**-8 * exact.abs() + 1e-5 * exact.abs().max()).all()
+
+
+@pytest.mark.parametrize("where", range(len(NAMES)), ids=NAMES)
+def test_not_a_number_stays_one(device: str, where: int) -> None:
+    arguments = Case(1, 40, 2).inputs(0, device)
+    arguments[where] = arguments[where].clone()
+    arguments[where][tuple(size // 2 for size in arguments[where].shape)] = math.nan
+    with torch.no_grad():
+        got = gpu.mamba_mixer(*arguments, groups=4)
+        wanted = reference.mamba_mixer(*arguments, groups=4)
+    assert wanted.isnan().any()
+    assert got.isnan()[wanted.isnan()].all()
+
+
+def test_states_that_vanish_at_once_are_zero(device: str) -> None:
+    arguments = Case(1, 40, 2).inputs(0, device)
+    arguments[7][:, :5] = 100.0  # A = -∞
+    with torch.no_grad():
+        got = gpu.mamba_mixer(*arguments, groups=4)
+        exact = reference.mamba_mixer(*(t.double() for t in arguments), groups=4)
+    assert (got - exact).abs().max() <= 2e-6 * exact.abs().max()

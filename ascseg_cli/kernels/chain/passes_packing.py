@@ -147,7 +147,7 @@ def _fragments(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
     Thread 4j + i holds rows 2i, 2i + 1, 2i + 8 and 2i + 9 of column j of a matrix (16, 8).
     """
-    out, into, size, _ = weight.shape
+    out, into = weight.shape[:2]
     table = weight.reshape(out, into, -1).transpose(2, 1, 0).reshape(-1, out)  # (out, in, k, k) -> (k·k·in, out)
     table = np.pad(table, ((0, -len(table) % 16), (0, -out % 8)))
     parts = table.reshape(-1, 2, 4, 2, table.shape[1] // 8, 8).transpose(0, 4, 5, 2, 1, 3)

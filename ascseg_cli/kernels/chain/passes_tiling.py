@@ -16,7 +16,7 @@ from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.passes_packing import Branch, padded
 from ascseg_cli.kernels.chain.plan import Draft
 
-_TILES = [(32, 16), (32, 8), (32, 4), (16, 16), (16, 8), (16, 4), (8, 16), (8, 8), (8, 4), (4, 4), (4, 2), (2, 2)]
+_TILES = [(32, 16), (32, 8), (32, 4), (16, 16), (16, 8), (16, 4), (16, 2), (8, 16), (8, 8), (8, 4), (4, 4), (4, 2), (2, 2)]
 _PROCESSORS = 132
 _MOST_SHARED = 98 * 1024  # bytes that every GPU of compute capability 8.0 and newer gives a block
 _MOST_PRELOADED = 10 * 1024  # numbers
@@ -103,20 +103,27 @@ def _ways(load: Load) -> Iterator[Tiling]:
 
 
 def _laid_out(load: Load, width: int, height: int, strip: int, split: int, spread: bool) -> Tiling:
+    counts = [branch[6] for branch in load.branches]
+    preloaded, staged = max(counts) if spread else sum(counts), 0
+    if preloaded > _MOST_PRELOADED:
+        preloaded, staged = 0, max(_STAGED, *(branch[7] for branch in load.branches))
     tile = (width + 2 * load.halo) * (height + 2 * load.halo) * -(-load.into // (8 if load.tensor else 4))
-    exchange = width * height * -(-load.widest // 4)
+    through = split > 1 or load.tensor or staged or any(_exchanges(one, load.resize_out) for one in load.branches)
+    exchange = width * height * -(-load.widest // 4) if through else 0
     alone = (spread or len(load.branches) == 1) and not load.tensor
     exchange_at, others_at = (0, max(tile, exchange)) if alone else (tile, tile + exchange)
     numbers_at = others_at + (1 if load.boosts else width * height) * -(-load.others // 4)
-    counts = [branch[6] for branch in load.branches]
-    preloaded = max(counts) if spread else sum(counts)
-    staged = 0
-    if preloaded > _MOST_PRELOADED:
-        preloaded, staged = 0, max(_STAGED, *(branch[7] for branch in load.branches))
     shared = 16 * numbers_at + 4 * (preloaded + staged + 32)  # a wide row's last read may pass the end
     return Tiling(
         width, height, strip, split, spread, exchange_at, others_at, numbers_at, preloaded, staged, shared
     )
+
+
+def _exchanges(branch: tuple[int, ...], resize_out: int) -> bool:
+    """Does even a thread with all channels of its pixels bring them to shared memory?"""
+    kinds, outs = branch[8::2], branch[9::2]
+    wide = any(kind == k.POINTWISE and c > 8 for kind, c in zip(kinds, branch[4:5] + outs))
+    return wide or resize_out != k.SAME or (*branch[4:5], *outs)[-1] > 4
 
 
 def _cycles(load: Load, way: Tiling, b: int, h: int, w: int, slices: int) -> float:
@@ -133,8 +140,11 @@ def _cycles(load: Load, way: Tiling, b: int, h: int, w: int, slices: int) -> flo
     moved = loads + pixels * (-(-load.others // 4) + -(-load.widest // 4))
     numbers = max(way.preloaded, sum(branch[6] for branch in load.branches) / len(works))
     busy = max(warps * (flops + 1.5 * reads) / 4, warps * reads * 3, (16 * moved + 4 * numbers) / 32)
+    busy += 150  # a block starts, waits at its barriers, ends
     registers = _registers(load, way)
-    resident = max(1, min(2048 // way.threads, 220 * 1024 // way.shared, 65536 // (way.threads * registers), each))
+    resident = max(
+        1, min(32, 2048 // way.threads, 220 * 1024 // way.shared, 65536 // (way.threads * registers), each)
+    )
     serial = 1500 + 1.5 * flops + 3 * reads + 300 * (moved + numbers / 4) / way.threads / 4
     return max(each * busy, -(-each // resident) * serial) + 0.2 * each / resident * serial
 

@@ -15,19 +15,22 @@ DEVICE void load_matrices(unsigned (&a)[4], const uint4* row) {
     }
 }
 
-DEVICE float half_of(unsigned bits, int which) { return __uint_as_float(which ? bits & 0xffff0000u : bits << 16); }
+DEVICE float sixteenth(const unsigned long long* of, int depth) {  // of four threads' two registers each
+    const unsigned bits = unsigned(of[depth % 8 / 2] >> (depth < 8 ? 0 : 32));
+    return __uint_as_float(depth % 2 ? bits & 0xffff0000u : bits << 16);
+}
 
 DEVICE void multiply(float (&d)[4], const unsigned (&a)[4], uint2 b) {
+    typedef unsigned long long Pair;
     const int lane = threadIdx.x % 32;
-    for (int depth = 0; depth < 16; depth++) {
-        const int holder = depth % 8 / 2, high = depth / 8;
-        float row[2], column[2];
-        for (int i = 0; i < 2; i++) {
-            row[i] = half_of(__shfl_sync(~0u, a[high * 2 + i], lane / 4 * 4 + holder), depth % 2);
-            column[i] = half_of(__shfl_sync(~0u, high ? b.y : b.x, (lane % 4 * 2 + i) * 4 + holder), depth % 2);
+    Pair rows[2][4], columns[2][4];
+    for (int i = 0; i < 2; i++)
+        for (int holder = 0; holder < 4; holder++) {
+            rows[i][holder] = __shfl_sync(~0u, a[i] | Pair(a[2 + i]) << 32, lane / 4 * 4 + holder);
+            columns[i][holder] = __shfl_sync(~0u, b.x | Pair(b.y) << 32, (lane % 4 * 2 + i) * 4 + holder);
         }
-        for (int i = 0; i < 4; i++) d[i] = fmaf(row[i / 2], column[i % 2], d[i]);
-    }
+    for (int depth = 0; depth < 16; depth++)
+        for (int i = 0; i < 4; i++) d[i] = fmaf(sixteenth(rows[i / 2], depth), sixteenth(columns[i % 2], depth), d[i]);
 }
 #else
 DEVICE void load_matrices(unsigned (&a)[4], const uint4* row) {
@@ -97,7 +100,8 @@ template <int C, int OUT, int K, int D, int AT> DEVICE void dense_on_tensor_core
                 for (int half = 0; half < 2; half++) {
                     const int row = (first + m) / ACROSS, column = (first + m) % ACROSS * 16 + lane / 4 + half * 8;
                     float4* to = place.exchange + channel / 4 * PIXELS + row * TILE_W + column;
-                    reinterpret_cast<float2*>(to)[channel % 4 / 2] = {sum[m][n][half * 2] + low, sum[m][n][half * 2 + 1] + high};
+                    const float* z = sum[m][n] + half * 2;
+                    reinterpret_cast<float2*>(to)[channel % 4 / 2] = {z[0] + low, z[1] + high};
                 }
         }
     }

@@ -46,7 +46,7 @@ class DeformableUnit(nn.Module):
 
     def can_run_at_once(self, p: Tensor) -> bool:
         """Whether that is faster, and no gradient, no statistics of the batch and no step by itself are wanted."""
-        if torch.is_grad_enabled() or backend.for_operator("deform_block", p) != "gpu":
+        if torch.is_grad_enabled() or backend.for_operator("deform_block", p, half=True) != "gpu":
             return False
         return not self._folded.batch_statistics() and not any(_is_watched(module) for module in self.modules())
 

@@ -35,7 +35,7 @@ def deform_block(
     """
     weights = (offset_weight, offset_bias, weight, balance_weight, balance_bias)
     _check(p, f, m, *weights)
-    name = "reference" if torch.is_grad_enabled() else backend.for_operator("deform_block", p)
+    name = "reference" if torch.is_grad_enabled() else backend.for_operator("deform_block", p, half=True)
     return importlib.import_module(f"{__name__}.{name}").deform_block(p, f, m, *weights)
 
 

@@ -35,6 +35,7 @@ class Pass:
     enter: list[np.ndarray] = field(default_factory=list)  # factors and summands of the image, if any
     carries: bool = False  # each draft but the first adds the result of the one before; only the last is written
     tables: dict[tuple[int, bool], tuple[list[Branch], Tensor]] = field(default_factory=dict)
+    ways: dict[Any, Way] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -261,14 +262,30 @@ def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[i
     )  # fmt: skip
 
 
-def _way(one: Pass, x: Tensor, size: tuple[int, int]) -> tuple[int, list[Branch], Tensor, Load, Tiling]:
-    """The number of slices, and with it everything else, that is done soonest."""
-    tensor = x.dtype == torch.bfloat16 and one.dense
+Way = tuple[int, "list[Branch]", Tensor, Load, Tiling]
+
+
+def _way(one: Pass, x: Tensor, size: tuple[int, int]) -> Way:
+    """The number of slices, and with it everything else, that is done soonest. Raises ShapeError.
+
+    Batches between two powers of two are cut alike, so that few kernels need to be compiled.
+    """
+    b = 1 << (len(x) - 1).bit_length()
+    key = (b, size, x.dtype)
+    if key not in one.ways:
+        try:
+            one.ways[key] = _soonest(one, x, b, size, x.dtype == torch.bfloat16 and one.dense)
+        except ShapeError:  # planes of eight channels need wider tiles
+            one.ways[key] = _soonest(one, x, b, size, False)
+    return one.ways[key]
+
+
+def _soonest(one: Pass, x: Tensor, b: int, size: tuple[int, int], tensor: bool) -> Way:
     ways = []
     for slices in _slicings(one):
         branches, numbers = one.table(slices, tensor, x.device)
         load = load_of(branches, one.drafts[0], one.others // slices, one.carries, tensor)
-        cycles, way = tiling(load, len(x), *size, slices)
+        cycles, way = tiling(load, b, *size, slices)
         ways.append((cycles, slices, branches, numbers, load, way))
     return min(ways, key=lambda way: way[:2])[1:]
 

@@ -16,10 +16,25 @@ from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.passes_packing import Branch, padded
 from ascseg_cli.kernels.chain.plan import Draft
 
-_TILES = [(32, 16), (32, 8), (32, 4), (16, 16), (16, 8), (16, 4), (16, 2), (8, 16), (8, 8), (8, 4), (4, 4), (4, 2), (2, 2)]
+_TILES = [
+    (32, 16),
+    (32, 8),
+    (32, 4),
+    (16, 16),
+    (16, 8),
+    (16, 4),
+    (16, 2),
+    (8, 16),
+    (8, 8),
+    (8, 4),
+    (4, 4),
+    (4, 2),
+    (2, 2),
+]
 _PROCESSORS = 132
 _MOST_SHARED = 98 * 1024  # bytes that every GPU of compute capability 8.0 and newer gives a block
 _MOST_PRELOADED = 10 * 1024  # numbers
+_MOST_REGISTERS = 200  # by our count, which the compiler may exceed
 _STAGED = 4 * 1024
 
 
@@ -98,7 +113,8 @@ def _ways(load: Load) -> Iterator[Tiling]:
             continue
         for spread in (False, True)[: 1 if load.carries else len(load.branches)]:
             way = _laid_out(load, width, height, strip, max(1, -(-wide // share)), spread)
-            if 32 <= way.threads <= 512 and way.threads % 32 == 0 and way.shared <= _MOST_SHARED:
+            fits = way.shared <= _MOST_SHARED and _registers(load, way) <= _MOST_REGISTERS
+            if fits and 32 <= way.threads <= 512 and way.threads % 32 == 0:
                 yield way
 
 

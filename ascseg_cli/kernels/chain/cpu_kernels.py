@@ -240,7 +240,11 @@ def _norm(line, at, length, channels, numbers, begin, w):
         scale = spread(1.0) / root(squares * share + spread_at(numbers, begin))
         for c in range(channels):
             n, place = begin + 1 + 2 * c, at + c * length + j
-            store(line, place, fma((load(line, place) - mean) * scale, spread_at(numbers, n), spread_at(numbers, n + 1)))
+            store(
+                line,
+                place,
+                fma((load(line, place) - mean) * scale, spread_at(numbers, n), spread_at(numbers, n + 1)),
+            )
 
 
 @part

@@ -12,6 +12,8 @@ from ascseg_cli.kernels import backend
 
 __all__ = ["mamba_mixer"]
 
+_DIFFERENTIABLE = ("reference", "cpu")  # backends whose mixer has gradients
+
 
 def mamba_mixer(
     t: Tensor,
@@ -41,7 +43,9 @@ def mamba_mixer(
     """
     weights = (in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj)
     _check(t, *weights)
-    name = "reference" if torch.is_grad_enabled() else backend.for_operator("mamba_mixer", t)
+    name = backend.for_operator("mamba_mixer", t)
+    if torch.is_grad_enabled() and name not in _DIFFERENTIABLE:
+        name = "reference"
     return importlib.import_module(f"{__name__}.{name}").mamba_mixer(t, *weights)
 
 

@@ -66,7 +66,7 @@ def _module(x: Tensor, chains: Sequence[Chain]) -> Any:
     """The backend's module; plain torch where a gradient may be wanted or statistics are those of the batch."""
     name = backend.for_operator("chain", x)
     if torch.is_grad_enabled() or any(norm.training for steps in chains for norm in steps.norms):
-        name = "reference"
+        name = "cpu_gradient" if name == "cpu" else "reference"
     return importlib.import_module(f"{__name__}.{name}")
 
 

@@ -50,7 +50,7 @@ POINTWISE, AFFINE, NORM, RELU, GELU, SIGMOID, ADD, GATE, SOFT_GATE, BOOST = rang
 
 
 @part
-def _copy(source, at, target, to, count):
+def copy_row(source, at, target, to, count):
     for i in range(0, count - WIDTH + 1, WIDTH):
         store(target, to + i, load(source, at + i))
     for i in range(count // WIDTH * WIDTH, count):
@@ -109,11 +109,11 @@ def _read(x, at, step, resize, row, h, w, target, to, line):
     elif resize == HALVE:
         _halve(x, at, step, row, w, target, to)
     else:
-        _copy(x, at + row * step, target, to, w)
+        copy_row(x, at + row * step, target, to, w)
 
 
 @part
-def _read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch, line):
+def read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch, line):
     """The rows begin - border … end + border - 1 of every channel, `outside` beyond the image."""
     rows = ROWS + 2 * border
     for c in range(head[CHANNELS_IN]):
@@ -318,7 +318,7 @@ def _within(line, code, numbers, other, os, image, row, w, half, length, scratch
 @part
 def _write(line, at, length, channels, y, ys, image, row, w):
     for c in range(channels):
-        _copy(line, at + c * length, y, image * ys[0] + c * ys[1] + row * ys[2], w)
+        copy_row(line, at + c * length, y, image * ys[0] + c * ys[1] + row * ys[2], w)
 
 
 @part
@@ -335,7 +335,7 @@ def _write_pooled(line, at, held, length, channels, y, ys, image, row, w):
                 store(held, i, a)
                 store(held, i + WIDTH, b)
         if row % 2:
-            _copy(held, c * length, y, image * ys[0] + c * ys[1] + row // 2 * ys[2], w // 2)
+            copy_row(held, c * length, y, image * ys[0] + c * ys[1] + row // 2 * ys[2], w // 2)
 
 
 @compiled
@@ -357,7 +357,7 @@ def run(first, last, x, xs, other, os, y, ys, code, numbers, h, w, channels, ban
         image, begin = task // bands, task % bands * ROWS
         end = min(begin + ROWS, h)
         if over != ALONE:
-            _read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch, doubled)
+            read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch, doubled)
         for row in range(begin, end):
             at = (row - begin) * pitch
             if over == DENSE:

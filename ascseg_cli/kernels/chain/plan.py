@@ -56,6 +56,15 @@ def passes(steps: Sequence[nn.Module], channels: int, others: int) -> list[Pass]
     return [_finished(draft) for draft in drafts]
 
 
+def convolution(weight: Tensor, bias: Tensor | None, dilation: int, groups: int) -> Pass:
+    """The pass of one convolution over neighbours: weight (out, in / groups, k, k), groups 1 or out."""
+    out, each, size, _ = weight.shape
+    draft = _Draft(each * groups, each * groups)
+    numbers = [_number(weight), _bias(bias, out)]
+    _over([draft], k.DENSE if groups == 1 else k.GROUPED, size, dilation, numbers)
+    return _finished(draft)
+
+
 def _add(drafts: list[_Draft], step: nn.Module, others: int) -> None:
     if isinstance(step, nn.Upsample) and step.scale_factor == 2 and step.align_corners and step.mode == "bilinear":
         _resize(drafts, k.DOUBLE)

@@ -63,7 +63,7 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
 
 
 def _module(x: Tensor, chains: Sequence[Chain]) -> Any:
-    """The backend's module; plain torch where a gradient may be wanted or statistics are those of the batch."""
+    """The backend's module, or the one that trains where a gradient may be wanted or a norm is in training."""
     name = backend.for_operator("chain", x)
     if torch.is_grad_enabled() or any(norm.training for steps in chains for norm in steps.norms):
         name = "cpu_gradient" if name == "cpu" else "reference"

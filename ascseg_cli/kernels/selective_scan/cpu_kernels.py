@@ -135,15 +135,21 @@ def ungate(line, gated):
 
 @part
 def replay(state, a, line, B, C, tile, count, work):
-    """`advance` again; leaves every decay, and every state from the one before the chunk on."""
+    """`advance` again; leaves every decay, and every state from the one before the chunk on.
+
+    What the chunk adds and what it inherits are kept apart: rounding then adds up over a chunk, not over the row.
+    """
     store(work, STATES, state)
+    local, survival = spread(0.0), spread(1.0)
     for k in range(count):
         at = tile * CHUNK + k * WIDTH
-        decay = exp(a * spread_at(line, STEP + k))
-        state = without_denormals(fma(decay, state, load(B, at) * spread_at(line, DRIVE + k)))
+        decay, drive = exp(a * spread_at(line, STEP + k)), spread_at(line, DRIVE + k)
+        local = without_denormals(fma(decay, local, load(B, at) * drive))
+        survival = without_denormals(decay * survival)
         store(work, DECAYS + k * WIDTH, decay)
-        store(work, STATES + (k + 1) * WIDTH, state)
-        store(work, PRODUCTS + k * WIDTH, state * load(C, at))
+        here = fma(survival, state, local)
+        store(work, STATES + (k + 1) * WIDTH, here)
+        store(work, PRODUCTS + k * WIDTH, here * load(C, at))
     sum_up(work, PRODUCTS, line, OUT)
 
 
@@ -151,13 +157,17 @@ def replay(state, a, line, B, C, tile, count, work):
 def retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):
     """Run the adjoint of one vector of states, the loss's derivative by it, backward through a chunk."""
     by_A, of_eight = spread(0.0), spread(0.0)  # in two levels, as exact as torch's pairwise sum
+    after, local, survival = adjoint, spread(0.0), spread(1.0)
     for k in range(count - 1, -1, -1):
         at, g = tile * CHUNK + k * WIDTH, spread_at(line, G + k)
         here = fma(load(C, at), g, adjoint)
         store(gC, at, fma(load(work, STATES + (k + 1) * WIDTH), g, load(gC, at)))
         store(gB, at, fma(here, spread_at(line, DRIVE + k), load(gB, at)))
         store(work, TO_DRIVE + k * WIDTH, here * load(B, at))
-        adjoint = without_denormals(here * load(work, DECAYS + k * WIDTH))
+        decay = load(work, DECAYS + k * WIDTH)
+        local = without_denormals(fma(load(C, at), g, local) * decay)
+        survival = without_denormals(survival * decay)
+        adjoint = fma(survival, after, local)
         by_exponent = adjoint * load(work, STATES + k * WIDTH)
         of_eight = fma(by_exponent, spread_at(line, STEP + k), of_eight)
         if k % 8 == 0:

@@ -1,10 +1,11 @@
-"""The network's inference on this CPU, compiled against plain torch, side by side in one run.
+"""The network on this CPU: inference, its first call, a folder of JPEGs from end to end, and a training step.
 
-    python benchmarks/cpu.py [--threads 2] [--rounds 15] [--size 256] [--json benchmarks/results/HARDWARE.json]
+    python benchmarks/cpu.py [FOLDER] [--threads 2] [--rounds 15] [--training 3] [--json FILE]
 
-Plain torch is the `reference` of every operator, channels-last, but for the scan, which would take it
-ten seconds, and the deformable sampling: those two are compiled in both. Checks the results against each
-other before it times them.
+FOLDER holds the JPEG files of the end-to-end row; without it, the drawn examples are used, over and over. Rivals
+are timed in turns with what they are compared to, in one process: a plain U-Net of 31 M parameters; the plain
+formulas (every operator's `reference`); and plain torch with only the scan and the sampling compiled. Nothing is
+timed before the results agree. Quote the ratios where other work shares the machine.
 """
 
 from __future__ import annotations
@@ -13,18 +14,26 @@ import argparse
 import json
 import platform
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ascseg_cli.inference.threads import shorten_waits
 
 shorten_waits()  # as the command does, before torch is loaded
 
 import torch  # noqa: E402
+from cpu_runs import Times, end_to_end, first_call, inference, take_turns, training  # noqa: E402
 
-from ascseg_cli.kernels import backend  # noqa: E402
-from ascseg_cli.network import ASCSeg  # noqa: E402
+FLOOR = 0.05  # s: the network's multiply-adds at 112 GFLOP/s of two cores, 0.03, and the scan, 0.02
+
+ROWS = {  # row of the table -> key of the JSON file
+    "compiled (what predict runs)": "network_s",
+    "plain torch, scan and sampling compiled": "plain_torch_two_operators_s",
+    "plain formulas": "plain_s",
+    "U-Net, 31 M parameters": "unet_s",
+    "training step b4, compiled": "training_step_s",
+    "training step b4, plain formulas": "training_step_plain_s",
+}
 
 
 def main() -> None:
@@ -32,89 +41,76 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    runs = _runs(options.size)
-    with torch.inference_mode():
-        started = time.perf_counter()
-        results = {name: run() for name, run in runs.items()}
-        first = time.perf_counter() - started
-        off = (results["compiled"] - results["plain"]).abs().max().item()
-        if not off <= 1e-5:
-            raise SystemExit(f"the results differ by {off:.2g}; at most 1e-5 is rounding")
-        times = _times(runs, options.rounds)
-    print(f"{_hardware()}, torch {torch.__version__}, {options.threads} threads, {options.size}×{options.size} px")
-    print(f"largest difference of the probabilities: {off:.1e}; both first calls: {first:.2f} s")
-    print(f"{'':10} {'median s':>9} {'least s':>9} {'most s':>9} {'CPU s':>9}")
-    for name, (wall, cpu) in times.items():
-        print(f"{name:10} {statistics.median(wall):9.3f} {min(wall):9.3f} {max(wall):9.3f} {min(cpu):9.3f}")
+    fresh, cached = first_call()
+    runs, off = inference(options.size)
+    times = take_turns({name: runs[name] for name in list(runs)[:2]}, options.rounds)
+    times |= take_turns({name: runs[name] for name in list(runs)[2:]}, max(1, options.rounds // 5))
+    if options.training:
+        times |= take_turns(training(options.size), options.training)
+    rate, files = end_to_end(options.folder, options.threads)
+    content = _figures(times) | {"end_to_end_img_s": rate, "end_to_end_files": files}
+    content |= {"first_call_s": fresh, "first_call_cached_s": cached, "largest_difference": off}
+    content |= {"hardware": hardware(), "simd": simd(), "threads": options.threads, "torch": torch.__version__}
+    _print(times, content, options.size)
     if options.json:
-        figures = {"network_s": "compiled", "network_plain_torch_but_two_operators_s": "plain"}
-        content = {key: round(statistics.median(times[name][0]), 4) for key, name in figures.items()}
-        content |= {"hardware": _hardware(), "threads": options.threads, "torch": torch.__version__}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="JPEG files for the end-to-end row")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="of the network; slow rivals get a fifth")
+    parser.add_argument("--training", type=int, default=3, help="rounds of the training step; 0 leaves it out")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
-def _runs(size: int) -> dict[str, Callable[[], torch.Tensor]]:
-    network, x = ASCSeg().eval(), torch.rand(1, 3, size, size)
-    plain = ASCSeg().eval()
-    plain.load_state_dict(network.state_dict())
-    plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    last = x.contiguous(memory_format=torch.channels_last)
-
-    def compiled() -> torch.Tensor:
-        with backend.using("cpu"):
-            return network.probability(x)
-
-    def by_modules() -> torch.Tensor:
-        with backend.using("cpu"), _only("selective_scan", "deform_depthwise"):
-            return plain.probability(last)
-
-    return {"compiled": compiled, "plain": by_modules}
+def _figures(times: dict[str, Times]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for row, taken in times.items():
+        wall = [w for w, _ in taken]
+        figures[ROWS[row]] = round(statistics.median(wall), 4)
+        figures[f"{ROWS[row]}_least_most"] = [round(min(wall), 4), round(max(wall), 4)]
+        figures[f"{ROWS[row]}_cpu"] = round(min(c for _, c in taken), 4)
+    return figures
 
 
-class _only:
-    """Inside, the compiled versions of the named operators alone run; the others are plain torch."""
-
-    def __init__(self, *operators: str) -> None:
-        self._operators = operators
-
-    def __enter__(self) -> None:
-        self._before = dict(backend.OPERATORS)
-        for name in set(self._before) - set(self._operators):
-            backend.OPERATORS[name] = ("reference",)
-
-    def __exit__(self, *_: object) -> None:
-        backend.OPERATORS.update(self._before)
-
-
-def _times(runs: dict[str, Callable[[], torch.Tensor]], rounds: int) -> dict[str, tuple[list[float], list[float]]]:
-    """Wall and CPU seconds of every round; the runs take turns, so that what else the machine does hits all."""
-    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            run()
-            times[name][0].append(time.perf_counter() - wall)
-            times[name][1].append(time.process_time() - cpu)
-    return times
+def _print(times: dict[str, Times], content: dict[str, Any], size: int) -> None:
+    print(f"{content['hardware']} ({content['simd']}), torch {content['torch']}, {content['threads']} threads")
+    print(f"{size}×{size} px; largest difference to plain torch {content['largest_difference']:.1e}")
+    print(f"{'':41}{'median s':>9}{'least s':>9}{'most s':>9}{'CPU s':>8}")
+    for row, taken in times.items():
+        wall, cpu = [w for w, _ in taken], min(c for _, c in taken)
+        print(f"{row:41}{statistics.median(wall):9.3f}{min(wall):9.3f}{max(wall):9.3f}{cpu:8.3f}")
+    print(f"times the floor of {FLOOR} s: {content['network_s'] / FLOOR:.1f}", end="; ")
+    if "training_step_s" in content:
+        print(f"training: {content['training_step_plain_s'] / content['training_step_s']:.1f} times plain", end="")
+    print(
+        f"\nfirst call {content['first_call_s']:.1f} s once, then {content['first_call_cached_s']:.2f} s", end="; "
+    )
+    print(f"{content['end_to_end_files']} JPEGs to masks: {content['end_to_end_img_s']:.1f} images/s")
 
 
-def _hardware() -> str:
+def hardware() -> str:
+    """The processor's name."""
+    names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())
+
+
+def simd() -> str:
+    """The widest vectors that the kernels can use."""
+    flags = next((line for line in _cpuinfo() if line.startswith("flags")), "").split()
+    return next((name for name in ("avx512f", "avx2") if name in flags), platform.machine())
+
+
+def _cpuinfo() -> list[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+        return []
 
 
 if __name__ == "__main__":

@@ -91,6 +91,17 @@ load8 = _loader(8)
 
 
 @intrinsic
+def spread_at(typing: Any, array: Any, index: Any) -> Any:
+    """array[index] in every lane, in one instruction; unlike numba's indexing, never from the end."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        scalar = builder.load(_address(context, builder, signature.args[0], args[0], args[1], _FLOAT))
+        return _broadcast(builder, scalar, WIDTH)
+
+    return Lanes(WIDTH)(array, types.intp), generate
+
+
+@intrinsic
 def store(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
     """array[index : index + width] = lanes."""
 

@@ -57,13 +57,14 @@ def test_reference_is_the_definition(r):
     torch.testing.assert_close(reference.mamba_mixer(*arguments), oracle(*arguments), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("b", "l", "d", "n", "r", "planar"),
-    [
-        (4, 1024, 2, 16, 1, True), (3, 77, 3, 16, 1, False), (1, 1, 1, 16, 1, True), (2, 63, 5, 5, 2, True),
-        (2, 65, 4, 17, 1, False), (1, 130, 32, 16, 2, True), (0, 9, 2, 16, 1, True),
-    ],
-)  # fmt: skip
+SIZES = [
+    (4, 1024, 2, 16, 1, True), (3, 77, 3, 16, 1, False), (1, 1, 1, 16, 1, True), (2, 63, 5, 5, 2, True),
+    (2, 65, 4, 17, 1, False), (1, 130, 32, 16, 2, True), (0, 9, 2, 16, 1, True),
+]  # fmt: skip
+NAMES = ("t", "in_proj", "conv", "conv_bias", "x_proj", "dt_proj", "dt_bias", "A_log", "D", "out_proj")
+
+
+@pytest.mark.parametrize(("b", "l", "d", "n", "r", "planar"), SIZES)
 def test_compiled_mixer_is_as_exact_as_plain_torch(b, l, d, n, r, planar):
     got, plain, exact = [], [], []
     for draw in range(3):
@@ -78,11 +79,63 @@ def test_compiled_mixer_is_as_exact_as_plain_torch(b, l, d, n, r, planar):
     assert_as_exact(got, plain, exact)
 
 
-def test_gradients_are_those_of_plain_torch():
-    arguments = [t.requires_grad_() for t in inputs(1, 20, 2)]
+def gradients(operator, arguments, by_y, dtype=torch.float32):
+    """y and the gradient of every argument, computed in `dtype`."""
+    leaves = [t.detach().to(dtype).requires_grad_() for t in arguments]
+    y = operator(*leaves)
+    y.backward(by_y.to(dtype))
+    return {"y": y.detach()} | {name: t.grad.clone() for name, t in zip(NAMES, leaves)}
+
+
+@pytest.mark.parametrize(("b", "l", "d", "n", "r", "planar"), SIZES)
+def test_compiled_gradients_are_as_exact_as_plain_torch(b, l, d, n, r, planar):
+    got, plain, exact = [], [], []
+    for draw in range(6):
+        torch.manual_seed(draw)
+        arguments, by_y = inputs(b, l, d, n, r, planar), torch.randn(b, d, l).transpose(1, 2)
+        with backend.using("cpu"):
+            got.append(gradients(mamba_mixer, arguments, by_y))
+        with backend.using("reference"):
+            plain.append(gradients(reference.mamba_mixer, arguments, by_y))
+            exact.append(gradients(reference.mamba_mixer, arguments, by_y, torch.float64))
+    for name in exact[0]:
+        assert_as_exact(*([one[name] for one in ones] for ones in (got, plain, exact)), name=name)
+
+
+def test_a_spoilt_gradient_is_noticed():
+    torch.manual_seed(0)
+    arguments, by_y = inputs(1, 90, 2), torch.randn(1, 90, 2)
+    with backend.using("reference"):
+        plain = gradients(reference.mamba_mixer, arguments, by_y)["x_proj"]
+        exact = gradients(reference.mamba_mixer, arguments, by_y, torch.float64)["x_proj"]
+    spoilt = plain.clone()
+    spoilt[3, 1] += 1e-4 * exact.abs().max()
+    with pytest.raises(AssertionError, match="max error"):
+        assert_as_exact([spoilt], [plain], [exact])
+
+
+def test_threads_change_no_bit_of_a_gradient():
+    torch.manual_seed(0)
+    arguments, by_y = inputs(5, 200, 3), torch.randn(5, 200, 3)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 2):
+            torch.set_num_threads(threads)
+            with backend.using("cpu"):
+                results.append(gradients(mamba_mixer, arguments, by_y))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(other[name], t) for name, t in results[0].items())
+
+
+def test_only_what_wants_a_gradient_gets_one():
+    arguments = inputs(1, 20, 2)
+    arguments[3].requires_grad_()
     with backend.using("cpu"):
         mamba_mixer(*arguments).sum().backward()
-    assert all(t.grad is not None and t.grad.isfinite().all() for t in arguments if t.is_leaf)
+    assert [t.grad is not None for t in arguments] == [i == 3 for i in range(len(arguments))]
 
 
 def test_wrong_shapes_are_named():

@@ -93,11 +93,11 @@ def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
 
 
 def _module(x: Tensor, chains: Sequence[Chain]) -> Any:
-    """The backend's module; on the CPU plain torch for gradients and for the statistics of a batch."""
+    """The backend's module, or the one that trains where a gradient may be wanted or a norm is in training."""
     differentiable = torch.is_grad_enabled() or any(norm.training for steps in chains for norm in steps.norms)
     name = backend.for_operator("chain", x, half=not differentiable)
-    if name == "cpu" and differentiable:
-        name = "reference"
+    if differentiable and name == "cpu":
+        name = "cpu_gradient"
     return importlib.import_module(f"{__name__}.{name}")
 
 

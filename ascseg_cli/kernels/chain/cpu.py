@@ -19,7 +19,7 @@ from ascseg_cli.kernels.compiled import flat, launch
 def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
     """See `kernels.chain.chain`; float32 on the CPU."""
     prepared = _prepared(steps, x, other)
-    return _run(x, prepared, other, None)
+    return run_passes(x, prepared, other)
 
 
 def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
@@ -30,7 +30,7 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
         h, w = _resized(_resized((h, w), one.resize_in), one.resize_out)
     y = x.new_empty(len(x), sum(ps[-1].channels for ps in prepared), h, w)
     for ps, place in zip(prepared, y.split([ps[-1].channels for ps in prepared], 1)):
-        _run(x, ps, None, place)
+        run_passes(x, ps, None, place)
     return y
 
 
@@ -60,7 +60,7 @@ def _resized(size: tuple[int, int], how: int) -> tuple[int, int]:
     return (h // 2, w // 2) if how == HALVE else (h, w)
 
 
-def _run(x: Tensor, prepared: list[Pass], other: Tensor | None, y: Tensor | None) -> Tensor:
+def run_passes(x: Tensor, prepared: list[Pass], other: Tensor | None = None, y: Tensor | None = None) -> Tensor:
     """All passes; the last writes into y, if there is one."""
     for one in prepared:
         h, w = _resized((x.shape[2], x.shape[3]), one.resize_in)

@@ -43,6 +43,7 @@ from ascseg_cli.kernels.lanes import (
     part,
     root,
     spread,
+    spread_at,
     store,
 )
 
@@ -61,7 +62,7 @@ STEP = 4
 
 
 @part
-def _copy(source, at, target, to, count):
+def copy_row(source, at, target, to, count):
     for i in range(0, count - WIDTH + 1, WIDTH):
         store(target, to + i, load(source, at + i))
     for i in range(count // WIDTH * WIDTH, count):
@@ -120,11 +121,11 @@ def _read(x, at, step, resize, row, h, w, target, to, line):
     elif resize == HALVE:
         _halve(x, at, step, row, w, target, to)
     else:
-        _copy(x, at + row * step, target, to, w)
+        copy_row(x, at + row * step, target, to, w)
 
 
 @part
-def _read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch, line):
+def read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch, line):
     """The rows begin - border … end + border - 1 of every channel, `outside` beyond the image."""
     rows = ROWS + 2 * border
     for c in range(head[CHANNELS_IN]):
@@ -152,18 +153,18 @@ def _dense(band, at, plane, pitch, head, numbers, w, target):
     for o in range(0, out, 4):
         begin = head[NUMBERS] + o * (into * k * k + 1)
         for j in range(0, w, WIDTH):
-            a, b = spread(numbers[begin]), spread(numbers[begin + 1])
-            c, e = spread(numbers[begin + 2]), spread(numbers[begin + 3])
+            a, b = spread_at(numbers, begin), spread_at(numbers, begin + 1)
+            c, e = spread_at(numbers, begin + 2), spread_at(numbers, begin + 3)
             n = begin + 4
             for i in range(into):
                 for r in range(k):
                     source = at + i * plane + r * d * pitch + j
                     for q in range(k):
                         v = load(band, source + q * d)
-                        a = fma(v, spread(numbers[n]), a)
-                        b = fma(v, spread(numbers[n + 1]), b)
-                        c = fma(v, spread(numbers[n + 2]), c)
-                        e = fma(v, spread(numbers[n + 3]), e)
+                        a = fma(v, spread_at(numbers, n), a)
+                        b = fma(v, spread_at(numbers, n + 1), b)
+                        c = fma(v, spread_at(numbers, n + 2), c)
+                        e = fma(v, spread_at(numbers, n + 3), e)
                         n += 4
             store(target, o * length + j, a)
             store(target, (o + 1) * length + j, b)
@@ -173,25 +174,31 @@ def _dense(band, at, plane, pitch, head, numbers, w, target):
 
 @part
 def _grouped(band, at, plane, pitch, head, numbers, w, target):
-    """A convolution in which each output has input channels of its own."""
+    """A convolution in which each output has input channels of its own: two outputs of 32 pixels at a time."""
     k, d, out = head[K], head[DILATION], head[CHANNELS_OUT]
     each = head[CHANNELS_IN] // out
+    numbers_each = each * k * k + 1
     length = len(target) // (2 * head[WIDEST])
-    for o in range(out):
-        begin = head[NUMBERS] + o * (each * k * k + 1)
+    for first in range(0, out, 2):
+        second = min(first + 1, out - 1)
+        further = (second - first) * each * plane
+        begin, next_begin = head[NUMBERS] + first * numbers_each, head[NUMBERS] + second * numbers_each
         for j in range(0, w, 2 * WIDTH):
-            a, b = spread(numbers[begin]), spread(numbers[begin])
-            n = begin + 1
-            for i in range(o * each, (o + 1) * each):
+            a, b = spread_at(numbers, begin), spread_at(numbers, next_begin)
+            a2, b2, n = a, b, 1
+            for i in range(first * each, (first + 1) * each):
                 for r in range(k):
                     source = at + i * plane + r * d * pitch + j
-                    for q in range(k):
-                        weight = spread(numbers[n])
-                        a = fma(load(band, source + q * d), weight, a)
-                        b = fma(load(band, source + q * d + WIDTH), weight, b)
+                    for q in range(source, source + k * d, d):
+                        weight = spread_at(numbers, begin + n)
+                        a, a2 = fma(load(band, q), weight, a), fma(load(band, q + WIDTH), weight, a2)
+                        weight, p = spread_at(numbers, next_begin + n), q + further
+                        b, b2 = fma(load(band, p), weight, b), fma(load(band, p + WIDTH), weight, b2)
                         n += 1
-            store(target, o * length + j, a)
-            store(target, o * length + j + WIDTH, b)
+            store(target, first * length + j, a)
+            store(target, first * length + j + WIDTH, a2)
+            store(target, second * length + j, b)
+            store(target, second * length + j + WIDTH, b2)
 
 
 @part
@@ -212,33 +219,22 @@ def _maximum(band, at, plane, pitch, head, w, target):
 
 @part
 def _pointwise(line, at, to, length, into, out, numbers, begin, w):
-    """A 1×1 convolution: four outputs of 32 pixels at a time."""
+    """A 1×1 convolution: four outputs of 16 pixels at a time, since AVX2 has registers for no more."""
     for o in range(0, out, 4):
-        for j in range(0, w, 2 * WIDTH):
+        for j in range(0, w, WIDTH):
             n = begin + o * (into + 1)
-            a, b = spread(numbers[n]), spread(numbers[n + 1])
-            c, e = spread(numbers[n + 2]), spread(numbers[n + 3])
-            a2, b2, c2, e2 = a, b, c, e
-            for i in range(into):
+            a, b = spread_at(numbers, n), spread_at(numbers, n + 1)
+            c, e = spread_at(numbers, n + 2), spread_at(numbers, n + 3)
+            for source in range(at + j, at + j + into * length, length):
                 n += 4
-                v, v2 = load(line, at + i * length + j), load(line, at + i * length + j + WIDTH)
-                weight = spread(numbers[n])
-                a, a2 = fma(v, weight, a), fma(v2, weight, a2)
-                weight = spread(numbers[n + 1])
-                b, b2 = fma(v, weight, b), fma(v2, weight, b2)
-                weight = spread(numbers[n + 2])
-                c, c2 = fma(v, weight, c), fma(v2, weight, c2)
-                weight = spread(numbers[n + 3])
-                e, e2 = fma(v, weight, e), fma(v2, weight, e2)
+                v = load(line, source)
+                a, b = fma(v, spread_at(numbers, n), a), fma(v, spread_at(numbers, n + 1), b)
+                c, e = fma(v, spread_at(numbers, n + 2), c), fma(v, spread_at(numbers, n + 3), e)
             first = to + o * length + j
             store(line, first, a)
-            store(line, first + WIDTH, a2)
             store(line, first + length, b)
-            store(line, first + length + WIDTH, b2)
             store(line, first + 2 * length, c)
-            store(line, first + 2 * length + WIDTH, c2)
             store(line, first + 3 * length, e)
-            store(line, first + 3 * length + WIDTH, e2)
 
 
 @part
@@ -253,10 +249,14 @@ def _norm(line, at, length, channels, numbers, begin, w):
         for c in range(channels):
             v = load(line, at + c * length + j) - mean
             squares = fma(v, v, squares)
-        scale = spread(1.0) / root(squares * share + numbers[begin])
+        scale = spread(1.0) / root(squares * share + spread_at(numbers, begin))
         for c in range(channels):
             n, place = begin + 1 + 2 * c, at + c * length + j
-            store(line, place, fma((load(line, place) - mean) * scale, spread(numbers[n]), spread(numbers[n + 1])))
+            store(
+                line,
+                place,
+                fma((load(line, place) - mean) * scale, spread_at(numbers, n), spread_at(numbers, n + 1)),
+            )
 
 
 @part
@@ -271,7 +271,7 @@ def _elementwise(line, at, length, channels, numbers, begin, kind, w):
             elif kind == SIGMOID:
                 v = sigmoid(v)
             else:
-                v = fma(v, spread(numbers[begin + 2 * c]), spread(numbers[begin + 2 * c + 1]))
+                v = fma(v, spread_at(numbers, begin + 2 * c), spread_at(numbers, begin + 2 * c + 1))
             store(line, i, v)
 
 
@@ -294,7 +294,7 @@ def _combine(line, at, length, into, out, other, os, image, row, kind, w, scratc
         for j in range(0, w, WIDTH):
             v = load(line, here + j)
             if kind == BOOST:
-                store(line, at + c * length + j, fma(v, spread(other[source]), v))
+                store(line, at + c * length + j, fma(v, spread_at(other, source), v))
             else:
                 u = _vector(other, source + j, w - j, scratch)
                 if kind == ADD:
@@ -330,7 +330,7 @@ def _within(line, code, numbers, other, os, image, row, w, half, length, scratch
 @part
 def _write(line, at, length, channels, y, ys, image, row, w):
     for c in range(channels):
-        _copy(line, at + c * length, y, image * ys[0] + c * ys[1] + row * ys[2], w)
+        copy_row(line, at + c * length, y, image * ys[0] + c * ys[1] + row * ys[2], w)
 
 
 @part
@@ -347,7 +347,7 @@ def _write_pooled(line, at, held, length, channels, y, ys, image, row, w):
                 store(held, i, a)
                 store(held, i + WIDTH, b)
         if row % 2:
-            _copy(held, c * length, y, image * ys[0] + c * ys[1] + row // 2 * ys[2], w // 2)
+            copy_row(held, c * length, y, image * ys[0] + c * ys[1] + row // 2 * ys[2], w // 2)
 
 
 @compiled
@@ -369,7 +369,7 @@ def run(first, last, x, xs, other, os, y, ys, code, numbers, h, w, channels, ban
         image, begin = task // bands, task % bands * ROWS
         end = min(begin + ROWS, h)
         if over != ALONE:
-            _read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch, doubled)
+            read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch, doubled)
         for row in range(begin, end):
             at = (row - begin) * pitch
             if over == DENSE:

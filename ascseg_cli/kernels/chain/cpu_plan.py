@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from ascseg_cli.kernels.chain import codes as k
-from ascseg_cli.kernels.chain.plan import Draft, drafts_of
+from ascseg_cli.kernels.chain.plan import Draft, convolution_draft, drafts_of
 
 
 @dataclass
@@ -27,6 +27,11 @@ class Pass:
 def passes(steps: Sequence[nn.Module], channels: int, others: int) -> list[Pass]:
     """The passes of a chain on so many channels, with so many of its other operand. Raises ShapeError."""
     return [_finished(draft) for draft in drafts_of(steps, channels, others)]
+
+
+def convolution(weight: Tensor, bias: Tensor | None, dilation: int, groups: int) -> Pass:
+    """The pass of one convolution over neighbours: weight (out, in / groups, k, k), groups 1 or out."""
+    return _finished(convolution_draft(weight, bias, dilation, groups))
 
 
 def _in_fours(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:

@@ -44,6 +44,15 @@ def drafts_of(steps: Sequence[nn.Module], channels: int, others: int) -> list[Dr
     return drafts
 
 
+def convolution_draft(weight: Tensor, bias: Tensor | None, dilation: int, groups: int) -> Draft:
+    """The pass of one convolution over neighbours: weight (out, in / groups, k, k), groups 1 or out."""
+    out, each, size, _ = weight.shape
+    draft = Draft(each * groups, each * groups)
+    numbers = [_number(weight), _bias(bias, out)]
+    _over([draft], k.DENSE if groups == 1 else k.GROUPED, size, dilation, numbers)
+    return draft
+
+
 def _add(drafts: list[Draft], step: nn.Module, others: int) -> None:
     if isinstance(step, nn.Upsample) and step.scale_factor == 2 and step.align_corners and step.mode == "bilinear":
         _resize(drafts, k.DOUBLE)

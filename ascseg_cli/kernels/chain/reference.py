@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ def chain(x: Tensor, steps: Sequence[nn.Module], other: Tensor | None = None) ->
     return x
 
 
-def side_by_side(x: Tensor, chains: Sequence[Sequence[nn.Module]]) -> Tensor:
+def side_by_side(x: Tensor, chains: Sequence[Sequence[nn.Module]], run: Callable[..., Tensor] = chain) -> Tensor:
     """See `kernels.chain.side_by_side`. Chains that begin by resizing x alike share its result."""
     resized: dict[str, Tensor] = {}
     results = []
@@ -32,5 +32,5 @@ def side_by_side(x: Tensor, chains: Sequence[Sequence[nn.Module]]) -> Tensor:
             key = repr(steps[0])
             begun = resized[key] = resized[key] if key in resized else steps[0](x)
             steps = steps[1:]
-        results.append(chain(begun, steps))
+        results.append(run(begun, steps))
     return torch.cat(results, 1)

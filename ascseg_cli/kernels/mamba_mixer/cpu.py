@@ -1,16 +1,24 @@
-"""Mamba compiled for the CPU, without gradients: how its operands are laid out and its kernel launched."""
+"""Mamba compiled for the CPU: how its weights are laid out and its kernels launched."""
 
 from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.compiled import flat, launch
 from ascseg_cli.kernels.lanes import WIDTH
-from ascseg_cli.kernels.mamba_mixer.cpu_kernels import mix
+from ascseg_cli.kernels.mamba_mixer.cpu_kernels import CHUNK, mix
+from ascseg_cli.kernels.mamba_mixer.cpu_kernels_backward import mix_backward
 from ascseg_cli.kernels.mamba_mixer.rows import grouped
+
+Places = tuple[int, ...]
+Sizes = tuple[int, int, int, int]
 
 
 @grouped
@@ -29,12 +37,56 @@ def mamba_mixer(
     """See `kernels.mamba_mixer.mamba_mixer`; float32 on the CPU. A row of the batch is a thread's share."""
     if t.dtype != torch.float32:
         raise ShapeError(f"t is {t.dtype}; the cpu backend takes torch.float32", "use --backend auto")
-    (b, l, d), (e, n), r = t.shape, A_log.shape, dt_proj.shape[1]
-    y = t.new_empty(b, d, l).transpose(1, 2)
+    (e, n), r = A_log.shape, dt_proj.shape[1]
     missing = max(1, -(-n // WIDTH)) * WIDTH - n  # whole vectors: a state with B = 0 stays zero
     low, B, C = x_proj.split([r, n, n])
-    weights = (in_proj, conv, conv_bias, low, dt_proj, dt_bias)
     wide = [F.pad(m, (0, missing)) for m in (-A_log.exp(), B.T, C.T)]
-    operands = [flat(m.contiguous())[0] for m in (*weights, *wide, D, out_proj)]
-    launch(mix, b if y.numel() else 0, *flat(t), *operands, *flat(y), l, d, e, n + missing, r)
-    return y
+    parts = (in_proj, conv, conv_bias, low, dt_proj, dt_bias, *wide, D, out_proj)
+    weights = torch.cat([part.reshape(-1) for part in parts])  # differentiable: backward takes it apart again
+    places = tuple(accumulate((part.numel() for part in parts[:-1]), initial=0))
+    sizes = t.shape[2], e, n + missing, r
+    if torch.is_grad_enabled() and (t.requires_grad or weights.requires_grad):
+        return _Mix.apply(t, weights, places, sizes)
+    return _forward(t, weights, places, sizes, keep=False)[0]
+
+
+class _Mix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, weights: Tensor, places: Places, sizes: Sizes) -> Tensor:
+        y, carries = _forward(t, weights, places, sizes, keep=True)
+        ctx.save_for_backward(t, weights, carries)
+        ctx.layout = places, sizes
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        t, weights, carries = ctx.saved_tensors
+        return *_backward(t, weights, carries, gradient, *ctx.layout), None, None
+
+
+def _planar(t: Tensor) -> Tensor:
+    """An empty tensor of t's shape (b, l, d) with tokens side by side, as images lie."""
+    b, l, d = t.shape
+    return t.new_empty(b, d, l).transpose(1, 2)
+
+
+def _forward(t: Tensor, weights: Tensor, places: Places, sizes: Sizes, keep: bool) -> tuple[Tensor, Tensor]:
+    """y (b, l, d), and if wanted the states at the start of each chunk, (b, chunks, e, n)."""
+    (b, l, _), (_, e, n, _) = t.shape, sizes
+    y, carries = _planar(t), t.new_empty(b, -(-l // CHUNK) if keep else 0, e, n)
+    tasks = b if y.numel() else 0
+    launch(mix, tasks, *flat(t), flat(weights)[0], places, *flat(y), flat(carries)[0], keep, l, *sizes)
+    return y, carries
+
+
+def _backward(
+    t: Tensor, weights: Tensor, carries: Tensor, gradient: Tensor, places: Places, sizes: Sizes
+) -> tuple[Tensor, Tensor]:
+    """The gradients of t and of the weights; each row sums the weights' on its own, so the order is fixed."""
+    b, l, _ = t.shape
+    gt, gweights = _planar(t), t.new_zeros(b, len(weights), dtype=torch.float64)
+    inputs = (*flat(t), *flat(gradient), flat(weights)[0], places, flat(carries)[0])
+    tasks = b if gt.numel() else 0
+    launch(mix_backward, tasks, *inputs, *flat(gt), flat(gweights)[0], l, *sizes)
+    return gt, gweights.sum(0).to(weights.dtype)

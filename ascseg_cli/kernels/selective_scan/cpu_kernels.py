@@ -14,7 +14,7 @@ import numpy as np
 
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import exp, sigmoid, softplus, without_denormals
-from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, row_totals, spread, store
+from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, row_totals, spread, spread_at, store
 
 CHUNK = 64  # tokens, a multiple of WIDTH: a chunk's scratch, 30 KB, stays in the first-level cache
 
@@ -62,7 +62,7 @@ def steps(line, bias, D):
 
 
 @part
-def _sum_up(work, products, line, at):
+def sum_up(work, products, line, at):
     """Add each token's sum over a vector to its number."""
     for k in range(0, CHUNK, WIDTH):
         store(line, at + k, load(line, at + k) + row_totals(work, products + k * WIDTH))
@@ -73,9 +73,11 @@ def advance(state, a, line, B, C, tile, count, work):
     """Run one vector of states through a chunk and add C · s to y."""
     for k in range(count):
         at = tile * CHUNK + k * WIDTH
-        state = without_denormals(fma(exp(a * line[STEP + k]), state, load(B, at) * line[DRIVE + k]))
+        state = without_denormals(
+            fma(exp(a * spread_at(line, STEP + k)), state, load(B, at) * spread_at(line, DRIVE + k))
+        )
         store(work, PRODUCTS + k * WIDTH, state * load(C, at))
-    _sum_up(work, PRODUCTS, line, OUT)
+    sum_up(work, PRODUCTS, line, OUT)
     return state
 
 
@@ -118,7 +120,7 @@ def scan(first, last, x, xs, delta, ds, z, zs, gated, A, B, Bs, C, Cs, D, bias, 
 
 
 @part
-def _ungate(line, gated):
+def ungate(line, gated):
     """Turn the gradient of y into that before the gate, and GY into the gate's slope times it."""
     for k in range(0, CHUNK, WIDTH):
         gy, z = load(line, GY + k), load(line, GATE + k)
@@ -132,37 +134,47 @@ def _ungate(line, gated):
 
 
 @part
-def _replay(state, a, line, B, C, tile, count, work):
-    """`advance` again; leaves every decay, and every state from the one before the chunk on."""
+def replay(state, a, line, B, C, tile, count, work):
+    """`advance` again; leaves every decay, and every state from the one before the chunk on.
+
+    What the chunk adds and what it inherits are kept apart: rounding then adds up over a chunk, not over the row.
+    """
     store(work, STATES, state)
+    local, survival = spread(0.0), spread(1.0)
     for k in range(count):
         at = tile * CHUNK + k * WIDTH
-        decay = exp(a * line[STEP + k])
-        state = without_denormals(fma(decay, state, load(B, at) * line[DRIVE + k]))
+        decay, drive = exp(a * spread_at(line, STEP + k)), spread_at(line, DRIVE + k)
+        local = without_denormals(fma(decay, local, load(B, at) * drive))
+        survival = without_denormals(decay * survival)
         store(work, DECAYS + k * WIDTH, decay)
-        store(work, STATES + (k + 1) * WIDTH, state)
-        store(work, PRODUCTS + k * WIDTH, state * load(C, at))
-    _sum_up(work, PRODUCTS, line, OUT)
+        here = fma(survival, state, local)
+        store(work, STATES + (k + 1) * WIDTH, here)
+        store(work, PRODUCTS + k * WIDTH, here * load(C, at))
+    sum_up(work, PRODUCTS, line, OUT)
 
 
 @part
-def _retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):
+def retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):
     """Run the adjoint of one vector of states, the loss's derivative by it, backward through a chunk."""
     by_A, of_eight = spread(0.0), spread(0.0)  # in two levels, as exact as torch's pairwise sum
+    after, local, survival = adjoint, spread(0.0), spread(1.0)
     for k in range(count - 1, -1, -1):
-        at, g = tile * CHUNK + k * WIDTH, spread(line[G + k])
+        at, g = tile * CHUNK + k * WIDTH, spread_at(line, G + k)
         here = fma(load(C, at), g, adjoint)
         store(gC, at, fma(load(work, STATES + (k + 1) * WIDTH), g, load(gC, at)))
-        store(gB, at, fma(here, spread(line[DRIVE + k]), load(gB, at)))
+        store(gB, at, fma(here, spread_at(line, DRIVE + k), load(gB, at)))
         store(work, TO_DRIVE + k * WIDTH, here * load(B, at))
-        adjoint = without_denormals(here * load(work, DECAYS + k * WIDTH))
+        decay = load(work, DECAYS + k * WIDTH)
+        local = without_denormals(fma(load(C, at), g, local) * decay)
+        survival = without_denormals(survival * decay)
+        adjoint = fma(survival, after, local)
         by_exponent = adjoint * load(work, STATES + k * WIDTH)
-        of_eight = fma(by_exponent, spread(line[STEP + k]), of_eight)
+        of_eight = fma(by_exponent, spread_at(line, STEP + k), of_eight)
         if k % 8 == 0:
             by_A, of_eight = by_A + of_eight, spread(0.0)
         store(work, TO_STEP + k * WIDTH, by_exponent * A)
-    _sum_up(work, TO_DRIVE, line, BY_DRIVE)
-    _sum_up(work, TO_STEP, line, BY_STEP)
+    sum_up(work, TO_DRIVE, line, BY_DRIVE)
+    sum_up(work, TO_STEP, line, BY_STEP)
     store(work, PRODUCTS, by_A)
     for lane in range(WIDTH):
         gA[at_A + lane] += work[PRODUCTS + lane]
@@ -170,7 +182,7 @@ def _retreat(adjoint, A, line, B, C, tile, count, work, gB, gC, gA, at_A):
 
 
 @part
-def _finish(line, bias, D):
+def finish(line, bias, D):
     """The chunk's gradients of x, delta and z in place of X, STEP and GY; Δ's is still to be summed in BY_STEP."""
     for k in range(0, CHUNK, WIDTH):
         x, g, by_drive = load(line, X + k), load(line, G + k), load(line, BY_DRIVE + k)
@@ -216,15 +228,15 @@ def scan_backward(
                 for t, ts, at in ((x, xs, X), (delta, ds, RAW), (z, zs, GATE), (gy, ys, GY)):
                     channel(t, ts, row, start, c, count, line, at)
                 steps(line, bias[c], D[c])
-                _ungate(line, gated)
+                ungate(line, gated)
                 for tile in range(0, n, WIDTH):
                     a, at, at_A = load(A, c * n + tile), (c - begin) * n + tile, (row * e + c) * n + tile
                     state = load(carries, ((row * chunks + chunk) * e + c) * n + tile)
-                    _replay(state, a, line, b_k, c_k, tile, count, work)
+                    replay(state, a, line, b_k, c_k, tile, count, work)
                     adjoint = load(adjoints, at)
-                    adjoint = _retreat(adjoint, a, line, b_k, c_k, tile, count, work, gb_k, gc_k, gA, at_A)
+                    adjoint = retreat(adjoint, a, line, b_k, c_k, tile, count, work, gb_k, gc_k, gA, at_A)
                     store(adjoints, at, adjoint)
-                _finish(line, bias[c], D[c])
+                finish(line, bias[c], D[c])
                 _write_out(line, count, (row * l + start) * e + c, e, gx, gdelta, gz, gD, gbias, row * e + c)
             _store_vectors(gb_k, gB, ((row * blocks + block) * l + start) * n, count, n)
             _store_vectors(gc_k, gC, ((row * blocks + block) * l + start) * n, count, n)

@@ -1,0 +1,93 @@
+"""Chains on the CPU while training: plain torch, but for the convolutions that it is slow at, which are compiled.
+
+Those have groups, dilation, or fewer than eight outputs: torch takes their gradients at 1 to 7 GFLOP/s a core,
+others at 30. A batch norm joined with its activation was tried and won nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ascseg_cli.kernels.chain import reference
+from ascseg_cli.kernels.chain.cpu import run_passes
+from ascseg_cli.kernels.chain.cpu_kernels import ROWS
+from ascseg_cli.kernels.chain.cpu_kernels_backward import by_weight
+from ascseg_cli.kernels.chain.cpu_plan import convolution
+from ascseg_cli.kernels.compiled import flat, launch
+
+_STRIPS = 8  # shares of an image whose sums are kept apart: whatever the threads, one order of adding
+
+
+def chain(x: Tensor, steps: Sequence[nn.Module], other: Tensor | None = None) -> Tensor:
+    """See `kernels.chain.chain`; float32 on the CPU."""
+    for step in steps:
+        x = _convolve(x, step) if _is_slow(step) else reference.chain(x, [step], other)
+    return x
+
+
+def side_by_side(x: Tensor, chains: Sequence[Sequence[nn.Module]]) -> Tensor:
+    """See `kernels.chain.side_by_side`. Chains that begin by resizing x alike share its result."""
+    return reference.side_by_side(x, chains, run=chain)
+
+
+def _is_slow(step: nn.Module) -> bool:
+    if not isinstance(step, nn.Conv2d) or step.kernel_size == (1, 1) or step.padding_mode != "zeros":
+        return False
+    size, dilation = step.kernel_size[0], step.dilation[0]
+    border = dilation * (size - 1) // 2
+    square = step.kernel_size == (size, size) and step.dilation == (dilation, dilation) and size % 2 == 1
+    known = square and step.stride == (1, 1) and step.padding == (border, border) and border <= 16
+    hard = step.groups > 1 or dilation > 1 or step.out_channels < 8
+    return known and hard and step.groups in (1, step.out_channels)
+
+
+def _convolve(x: Tensor, step: Any) -> Tensor:
+    bias = x.new_zeros(step.out_channels) if step.bias is None else step.bias
+    return _Convolution.apply(x, step.weight, bias, int(step.dilation[0]), step.groups)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int, groups: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.form = dilation, groups
+        return run_passes(x, [convolution(weight, bias, dilation, groups)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        by_x, by_w, by_b = ctx.needs_input_grad[:3]
+        return (
+            _input_gradient(gradient, weight, *ctx.form) if by_x else None,
+            _weight_gradient(x, gradient, weight, *ctx.form) if by_w else None,
+            gradient.sum((0, 2, 3), dtype=torch.float64).to(gradient.dtype) if by_b else None,
+            None,
+            None,
+        )
+
+
+def _input_gradient(gradient: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:
+    """A convolution of the gradient with the weights turned by half a turn, inputs and outputs exchanged."""
+    turned = weight.detach().flip(2, 3)
+    if groups == 1:
+        return run_passes(gradient, [convolution(turned.transpose(0, 1), None, dilation, 1)])
+    out, each, size, _ = weight.shape
+    spread = gradient.repeat_interleave(each, 1) if each > 1 else gradient
+    return run_passes(spread, [convolution(turned.reshape(out * each, 1, size, size), None, dilation, out * each)])
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:
+    h, w = x.shape[2:]
+    strips = min(_STRIPS, max(1, -(-h // ROWS)))
+    sums = x.new_zeros(len(x) * strips, weight.numel(), dtype=torch.float64)
+    head = convolution(weight, None, dilation, groups).code
+    rows = (t if t.stride(3) == 1 or w == 1 else t.contiguous() for t in (x, gradient))
+    operands = [part for t in rows for part in flat(t)]
+    launch(by_weight, len(sums) if x.numel() else 0, *operands, head, flat(sums)[0], h, w, strips)
+    return sums.sum(0).to(weight.dtype).view_as(weight)

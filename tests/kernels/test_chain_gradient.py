@@ -1,0 +1,110 @@
+"""Chains with gradients: the CPU's compiled convolutions against plain torch in float64."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from cases import assert_as_exact
+from torch import Tensor, nn
+
+from ascseg_cli.kernels import backend
+from ascseg_cli.kernels.chain import Add, Chain, chain, side_by_side
+from ascseg_cli.network.layers import conv, double
+
+CHAINS = {
+    "dilated": (8, lambda: [conv(8, 4, 3, dilation=3), nn.ReLU(), conv(4, 4, 1)]),
+    "dilation 4, odd channels": (5, lambda: [conv(5, 7, 3, dilation=4)]),
+    "grouped": (12, lambda: [conv(12, 3, 3, groups=3), nn.GELU()]),
+    "depthwise 7": (6, lambda: [conv(6, 6, 7, groups=6), nn.GELU(), conv(6, 6, 1)]),
+    "depthwise 5": (3, lambda: [conv(3, 3, 5, groups=3)]),
+    "one output": (2, lambda: [conv(2, 1, 7)]),
+    "resized": (4, lambda: [double(), conv(4, 2, 3), nn.ReLU(), nn.MaxPool2d(2)]),
+    "torch's own": (8, lambda: [conv(8, 8, 3), nn.LayerNorm(8), nn.ReLU()]),
+}
+SIZES = [(2, 16, 24), (3, 13, 9), (1, 33, 70), (2, 1, 80), (2, 7, 5)]
+
+
+def results(steps: Chain, x: Tensor, by_y: Tensor, name: str) -> dict[str, Tensor]:
+    """y and every gradient, after one pass each way through a copy of the steps."""
+    steps = Chain(*(copy.deepcopy(step).to(x.dtype) for step in steps))
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    with backend.using(name):
+        y = chain(x, steps)
+        y.backward(by_y.to(x.dtype))
+    found = {"y": y.detach(), "grad x": x.grad.clone()}
+    for i, step in enumerate(steps):
+        found |= {f"grad {i}.{n}": p.grad.clone() for n, p in step.named_parameters()}
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", CHAINS)
+def test_gradients_are_as_exact_as_plain_torch(name, size):
+    b, h, w = size
+    got, plain, exact = [], [], []
+    for draw in range(12):
+        torch.manual_seed(draw)
+        c, make = CHAINS[name]
+        steps = Chain(*make())
+        x = torch.randn(b, h, w, c).permute(0, 3, 1, 2)  # rows aren't dense
+        if any(isinstance(step, nn.MaxPool2d) for step in steps) and (h % 2 or w % 2):
+            pytest.skip("pooling by 2 takes even sizes")
+        with torch.no_grad():
+            by_y = torch.randn_like(chain(x, Chain(*(copy.deepcopy(step) for step in steps))))
+        got.append(results(steps, x, by_y, "cpu"))
+        plain.append(results(steps, x, by_y, "reference"))
+        exact.append(results(steps, x.double(), by_y, "reference"))
+    for key in exact[0]:
+        assert_as_exact(*([one[key] for one in ones] for ones in (got, plain, exact)), name=key)
+
+
+def test_side_by_side_has_the_gradients_of_a_concatenation():
+    torch.manual_seed(2)
+    parts = [Chain(conv(6, 3, 3, dilation=2)), Chain(nn.MaxPool2d(2), conv(6, 2, 3), double())]
+    x, by_y = torch.randn(2, 6, 12, 20), torch.randn(2, 5, 12, 20)
+    found = []
+    for name, dtype in (("cpu", torch.float32), ("reference", torch.float32), ("reference", torch.float64)):
+        leaf = x.to(dtype).requires_grad_() if dtype != x.dtype else x.clone().requires_grad_()
+        copies = [Chain(*(copy.deepcopy(step).to(dtype) for step in part)) for part in parts]
+        with backend.using(name):
+            side_by_side(leaf, copies).backward(by_y.to(dtype))
+        found.append([leaf.grad])
+    assert_as_exact(*found, name="grad x")
+
+
+def test_threads_change_no_bit_of_a_gradient():
+    torch.manual_seed(3)
+    steps = Chain(conv(8, 4, 3, dilation=2), nn.GELU(), conv(4, 4, 7, groups=4))
+    x, by_y = torch.randn(3, 8, 40, 36), torch.randn(3, 4, 40, 36)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 2):
+            torch.set_num_threads(threads)
+            found.append(results(steps, x, by_y, "cpu"))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(other[key], t) for key, t in found[0].items())
+
+
+def test_only_what_wants_a_gradient_gets_one():
+    layer, x = conv(4, 4, 3, groups=4), torch.randn(2, 4, 9, 9)
+    layer.weight.requires_grad_(False)
+    with backend.using("cpu"):
+        y = chain(x, Chain(layer, Add()), torch.ones(2, 4, 9, 9))
+        y.sum().backward()
+    assert layer.weight.grad is None
+    torch.testing.assert_close(layer.bias.grad, torch.full((4,), 2 * 81.0))
+
+
+def test_a_spoilt_gradient_is_noticed():
+    torch.manual_seed(4)
+    steps, x, by_y = Chain(conv(4, 4, 3, groups=4)), torch.randn(2, 4, 9, 9), torch.randn(2, 4, 9, 9)
+    plain = results(steps, x, by_y, "reference")["grad 0.weight"]
+    exact = results(steps, x.double(), by_y, "reference")["grad 0.weight"]
+    spoilt = plain.clone()
+    spoilt[1, 0, 2, 2] += 1e-4 * exact.abs().max()
+    with pytest.raises(AssertionError, match="max error"):
+        assert_as_exact([spoilt], [plain], [exact])

@@ -1,5 +1,5 @@
 // The sum over slabs: partials (slabs, n) -> result (all), in a fixed order, in double; zeros from n on.
-// A block of 8 warps adds 32 numbers; each warp every eighth slab.
+// A block of 16 warps adds 32 numbers; each warp every sixteenth slab.
 #include "device.cuh"
 
 KERNEL add_slabs(const float* __restrict__ partials, int slabs, int n, int all, float* __restrict__ result) {
@@ -7,12 +7,12 @@ KERNEL add_slabs(const float* __restrict__ partials, int slabs, int n, int all, 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, at = blockIdx.x * 32 + lane;
     double total = 0.0;
     if (at < n) {
-#pragma unroll 4
-        for (int slab = warp; slab < slabs; slab += 8) total += partials[size_t(slab) * n + at];
+#pragma unroll 8
+        for (int slab = warp; slab < slabs; slab += 16) total += partials[size_t(slab) * n + at];
     }
     scratch[threadIdx.x] = total;
     __syncthreads();
     if (warp > 0 || at >= all) return;
-    for (int w = 1; w < 8; w++) total += scratch[w * 32 + lane];
+    for (int w = 1; w < 16; w++) total += scratch[w * 32 + lane];
     result[at] = float(total);
 }

@@ -185,7 +185,7 @@ def _added(slabs: Tensor, zeros: int) -> Tensor:
     blocks, count = slabs.shape
     result = slabs.new_empty(count + zeros)
     add = kernel(_HERE / "add_slabs.cu", "add_slabs")
-    add((-(-len(result) // 32),), 256, slabs, blocks, count, len(result), result, shared=256 * 8)
+    add((-(-len(result) // 32),), 512, slabs, blocks, count, len(result), result, shared=512 * 8)
     return result
 
 

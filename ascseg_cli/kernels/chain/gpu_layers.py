@@ -20,11 +20,12 @@ from ascseg_cli.kernels.chain.gpu_dense import dense
 from ascseg_cli.kernels.chain.gpu_grouped import grouped
 from ascseg_cli.kernels.chain.gpu_layernorm import layer_normed
 from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running, computed_again
-from ascseg_cli.kernels.chain.gpu_parts import concatenated, sum_of_norms
+from ascseg_cli.kernels.chain.gpu_parts import MOST, concatenated, fanned, sum_of_norms
 from ascseg_cli.kernels.chain.gpu_pixelwise import applied
 from ascseg_cli.kernels.chain.gpu_resize import doubled, halved, high_passed, pooled_max, pooled_mean
 from ascseg_cli.kernels.chain.steps import Add, Boost, Combination, Gate, HighPass, SoftGate
 
+_SMALL = 2**20  # numbers in an image whose chains are kept for the gradient: they don't fill memory
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.GELU: "gelu", nn.Sigmoid: "sigmoid"}
 _COMBINATIONS: dict[type[nn.Module], str] = {Add: "add", Gate: "gate", SoftGate: "soft_gate", Boost: "boost"}
 
@@ -50,14 +51,19 @@ def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
 
 def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     """See `kernels.chain.side_by_side`. Chains that begin by resizing x alike share its result."""
+    beginnings = [repr(steps[0]) if isinstance(steps[0], (nn.Upsample, nn.MaxPool2d)) else "" for steps in chains]
+    users = beginnings.count("") + len(set(beginnings) - {""})
+    copies = iter(fanned(x, users) if users <= MOST else (x,) * users)
     resized: dict[str, Tensor] = {}
     parts = []
-    for steps in chains:
-        begun, rest = x, list(steps)
-        if isinstance(rest[0], (nn.Upsample, nn.MaxPool2d)):
-            key = repr(rest[0])
-            begun = resized[key] = resized[key] if key in resized else _run(x, rest[:1], None).stored
-            rest = rest[1:]
+    for steps, beginning in zip(chains, beginnings):
+        rest = list(steps)
+        if beginning:
+            if beginning not in resized:
+                resized[beginning] = _run(next(copies), rest[:1], None).stored
+            begun, rest = resized[beginning], rest[1:]
+        else:
+            begun = next(copies)
         value = _run(begun, rest, None)
         parts.append((value.stored, value.norm, value.activation))
     return concatenated(parts)
@@ -65,7 +71,7 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
 
 def gathered(x: Tensor, chains: Sequence[Chain], then: Chain) -> Tensor:
     """See `kernels.chain.gathered`. Of the chains nothing is kept for the gradient: eight would fill memory."""
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or x.numel() < _SMALL:
         return chain(side_by_side(x, chains), then)
 
     def run(image: Tensor) -> Tensor:

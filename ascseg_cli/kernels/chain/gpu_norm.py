@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ascseg_cli.kernels.cuda import kernel
 
 _SOURCE = Path(__file__).with_name("norm.cu")
-_THREADS, _SCRATCH = 128, 128 // 32 * 8
+_THREADS, _SCRATCH = 256, 256 // 32 * 2 * 8
 
 
 _again: ContextVar[bool] = ContextVar("ascseg_computed_again", default=False)

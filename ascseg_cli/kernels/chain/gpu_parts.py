@@ -26,7 +26,7 @@ from ascseg_cli.kernels.chain.gpu_pixels import (
 from ascseg_cli.kernels.cuda import Argument, Kernel, kernel
 
 _SOURCE = Path(__file__).with_name("parts.cu")
-_MOST, _MIXED = 8, -1  # as in parts.cu
+MOST, _MIXED = 8, -1  # as in parts.cu
 Part = tuple[Tensor, Normalisation | None, str]
 _Gradients = tuple[Tensor | None, ...]
 
@@ -56,6 +56,26 @@ def sum_of_norms(
     return _apply(parts, summed=True, batch=batch, running=running)
 
 
+def fanned(x: Tensor, n: int) -> tuple[Tensor, ...]:
+    """x for n (up to eight) users, whose gradients are added up in one pass instead of one by one."""
+    return (x,) if n == 1 else _Fanned.apply(x, n)
+
+
+class _Fanned(autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, n: int) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(x.view_as(x) for _ in range(n))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
+        present = [g for g in gradients if g is not None]
+        if len(present) < 2:
+            return present[0] if present else None, None
+        return sum_of_norms([(g, None, "none") for g in present])[0], None
+
+
 @dataclass(frozen=True)
 class _Settings:
     summed: bool
@@ -83,8 +103,8 @@ def _apply(
 
 def _check(images: Sequence[Tensor], summed: bool) -> None:
     float32(*images)
-    if not 1 <= len(images) <= _MOST:
-        raise ShapeError(f"{len(images)} images are given; it must be 1 to {_MOST}")
+    if not 1 <= len(images) <= MOST:
+        raise ShapeError(f"{len(images)} images are given; it must be 1 to {MOST}")
     b, c, h, w = images[0].shape
     for z in images[1:]:
         wanted = (b, c if summed else z.shape[1], h, w)
@@ -116,7 +136,7 @@ class _Work:
 
     def arguments(self, gradients: Sequence[Tensor | None]) -> list[Argument]:
         found: list[Argument] = []
-        for i in range(_MOST):
+        for i in range(MOST):
             if i >= len(self.images):
                 found += (None, None, 0, 0, 0, *norm_arguments(None))
                 continue
@@ -154,7 +174,7 @@ def _forward(work: _Work) -> tuple[Tensor, Tensor | None]:
     pivot = x.new_empty(work.c) if settings.batch else None
     tail = (y, work.c, launch.pixels) + ((partials, pivot) if settings.summed else ())
     run = work.kernel(f"{settings.name}_forward", launch.vec, backward=False)
-    run(launch.grid, launch.threads, *work.arguments([None] * _MOST), *tail, shared=launch.scratch)
+    run(launch.grid, launch.threads, *work.arguments([None] * MOST), *tail, shared=launch.scratch)
     if partials is None:
         return y, None
     count = work.b * launch.pixels
@@ -184,7 +204,7 @@ def _finished(work: _Work, launch: Launch, partials: Tensor) -> list[tuple[Any, 
     c = partials.shape[2]
     result = work.images[0].tensor.new_empty(4 * c)
     tail = (partials, launch.rows, c, result)
-    work.kernel("finish_parts", launch.vec)((c,), 128, *work.arguments([None] * _MOST), *tail, shared=32)
+    work.kernel("finish_parts", launch.vec)((c,), 128, *work.arguments([None] * MOST), *tail, shared=32)
     found: list[tuple[Any, ...]] = []
     for of_part, norm in zip(result.split([4 * n for n in work.each]), work.norms):
         n = len(of_part) // 4

@@ -114,6 +114,13 @@ class _Work:
         self.spread = x.shape[1] < self.c
         self.settings = settings
 
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether the result is x itself, but for a norm; and x has no gaps, as results have none."""
+        settings = self.settings
+        still = settings.activation == settings.combine == settings.then == "none"
+        return still and self.plus is None and settings.batch and self.x.pitch == self.c
+
     def launch(self, dy: Pixels | None = None) -> Launch:
         images = (None if self.spread else self.x, self.other, self.plus, dy)
         return Launch(self.b, self.h * self.w, self.c, width(*images) if self.c % 4 == 0 else 1)
@@ -161,12 +168,13 @@ class _Applied(torch.autograd.Function):
 def _forward(work: _Work, norm: Normalisation | None) -> tuple[Tensor, Tensor | None]:
     settings, launch, x = work.settings, work.launch(), work.x.tensor
     batch = settings.batch
-    y = fresh(x, work.b, work.c, work.h, work.w)
+    measured = work.nothing_to_do and norm is None  # only statistics are wanted
+    y = x.view_as(x) if measured else fresh(x, work.b, work.c, work.h, work.w)
     partials = partial_sums(x, launch.rows, work.c) if batch else None
     pivot = x.new_empty(work.c) if batch else None
     constants = settings.constants(launch.vec, work.spread, work.plus is not None, backward=False, sums=False)
     run = kernel(_SOURCE, "applied_forward", **constants)
-    tail = (y, work.c, launch.pixels, partials, pivot)
+    tail = (None if measured else y, work.c, launch.pixels, partials, pivot)
     run(launch.grid, launch.threads, *work.images, *norm_arguments(norm), *tail, shared=launch.scratch)
     if partials is None:
         return y, None

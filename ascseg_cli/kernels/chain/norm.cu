@@ -2,16 +2,22 @@
 // One block of threads for each channel.
 #include "norm.cuh"
 
-// Two sums of one channel over all blocks; partials (blocks, 2, c).
+// Two sums of one channel over all blocks, in thread 0; partials (blocks, 2, c), scratch two numbers a warp.
 DEVICE double2 summed(const double* partials, int blocks, int c, int i, double* scratch) {
     double first = 0.0, second = 0.0;
+#pragma unroll 4
     for (int block = threadIdx.x; block < blocks; block += blockDim.x) {
         const double* at = partials + size_t(block) * 2 * c + i;
         first += at[0];
         second += at[c];
     }
-    first = block_sum(first, scratch);
-    second = block_sum(second, scratch);
+    first = warp_sum(first);
+    second = warp_sum(second);
+    const int warp = threadIdx.x / 32;
+    if (threadIdx.x % 32 == 0) scratch[2 * warp] = first, scratch[2 * warp + 1] = second;
+    __syncthreads();
+    if (threadIdx.x == 0)
+        for (int w = 1; w < blockDim.x / 32; w++) first += scratch[2 * w], second += scratch[2 * w + 1];
     return make_double2(first, second);
 }
 

@@ -49,11 +49,11 @@ KERNEL applied_forward(
     const Norms n = norms_of(statistics, weight, bias, eps, SPREAD ? 1 : c, at.channel);
     const Numbers middle = BATCH ? result_of(pixel_at(in, 0, pixels, 0, at.channel), n) : all(0.0f);
     if (BATCH && is_first(at)) store(pivot + at.channel, middle);
-    y += size_t(image) * pixels * c + at.channel;
+    float* const to = y ? y + size_t(image) * pixels * c + at.channel : nullptr;  // null: only statistics are wanted
     float sums[2][VEC] = {};
     for (int i = at.begin + at.group; i < end; i += at.step) {
         const Numbers r = result_of(pixel_at(in, image, pixels, i, at.channel), n);
-        store(y + size_t(i) * c, r);
+        if (to) store(to + size_t(i) * c, r);
         if (BATCH) add_about(middle, r, sums);
     }
     if (BATCH) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);

@@ -31,6 +31,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "deform_depthwise": ("reference", "cpu", "gpu"),
     "deform_block": ("reference", "gpu"),
     "chain": ("reference", "cpu", "gpu"),
+    "channel_peak": ("reference", "gpu"),
     "mamba_mixer": ("reference", "cpu", "gpu", "mamba_ssm"),
 }
 _STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}

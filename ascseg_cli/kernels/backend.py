@@ -31,6 +31,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "deform_depthwise": ("reference", "cpu", "gpu"),
     "chain": ("reference", "cpu"),
     "mamba_mixer": ("reference", "cpu"),
+    "segmentation_loss": ("reference", "gpu"),
 }
 _STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}
 

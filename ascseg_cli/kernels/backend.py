@@ -33,6 +33,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "chain": ("reference", "cpu", "gpu"),
     "channel_peak": ("reference", "gpu"),
     "mamba_mixer": ("reference", "cpu", "gpu", "mamba_ssm"),
+    "segmentation_loss": ("reference", "gpu"),
 }
 _STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}
 

@@ -50,6 +50,11 @@ class ASCSeg(nn.Module):
         self._check(x)
         return self.final(self.decoder(self.encoder(x)))
 
+    def low_logits(self, x: Tensor) -> list[Tensor]:
+        """x (b, 3, h, w) as `forward` -> logit maps not yet enlarged: (b, 1, h, w), (h/2), (h/4), (h/8)."""
+        self._check(x)
+        return self.final.low(self.decoder(self.encoder(x)))
+
     def heads(self, x: Tensor) -> Maps:
         """x (b, 3, h, w) as `forward` -> four probability maps (b, 1, h, w); the first is the prediction."""
         first, second, third, fourth = (z.sigmoid() for z in self(x))

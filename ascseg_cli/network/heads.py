@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -18,9 +19,13 @@ class Head(nn.Module):
         self.scale = scale
         self.pro = Fused(conv(c, 1, 1))
 
+    def low(self, d: Tensor) -> Tensor:
+        """d (b, c, h/scale, w/scale) -> logits of that size, (b, 1, h/scale, w/scale)."""
+        return self.pro(d)
+
     def forward(self, d: Tensor) -> Tensor:
         """d (b, c, h/scale, w/scale) -> logits (b, 1, h, w)."""
-        return up(self.pro(d), self.scale)
+        return up(self.low(d), self.scale)
 
 
 class Heads(nn.Module):
@@ -34,6 +39,10 @@ class Heads(nn.Module):
     def first(self, decoded: Sequence[Tensor]) -> Tensor:
         """d1..d4 -> the prediction's logits (b, 1, h, w)."""
         return self.get_submodule("ph1")(decoded[0])
+
+    def low(self, decoded: Sequence[Tensor]) -> list[Tensor]:
+        """d1..d4 -> four logit maps, each of the size of its d; `forward` gives them enlarged."""
+        return [cast(Head, self.get_submodule(f"ph{i + 1}")).low(d) for i, d in enumerate(decoded)]
 
     def forward(self, decoded: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """d1..d4 -> four logit maps (b, 1, h, w)."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ascseg_cli.network.loss import deep_supervision_loss
+from ascseg_cli.network.asc_seg import ASCSeg
+from ascseg_cli.network.loss import segmentation_loss
 from ascseg_cli.training.settings import Settings, Stage
 
 _EAGER_STEPS = 8  # before recording: kernels are compiled and tuned, the optimiser's state is made
@@ -48,7 +49,7 @@ class TrainingStep:
     loss and norm are tensors that hold the last step's loss and gradient norm (before clipping).
     """
 
-    def __init__(self, model: nn.Module, optimiser: Optimiser, stage: Stage) -> None:
+    def __init__(self, model: ASCSeg, optimiser: Optimiser, stage: Stage) -> None:
         self.model = model.train()
         self.optimiser = optimiser
         device = optimiser.rate.device
@@ -73,7 +74,7 @@ class TrainingStep:
 
     def _run(self) -> None:
         self.optimiser.zero()
-        loss = deep_supervision_loss(self.model(self._images), self._targets)
+        loss = segmentation_loss(self.model.low_logits(self._images), self._targets)
         loss.backward()
         self.norm = self.optimiser.step()
         self.loss = loss.detach()

@@ -101,14 +101,14 @@ def test_an_early_stage_trains_at_its_own_size(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, ...]] = []
-    forward = ASCSeg.forward
+    low_logits = ASCSeg.low_logits
 
     def spy(self: ASCSeg, x: torch.Tensor) -> object:
         if self.training and torch.is_grad_enabled():
             seen.append(tuple(x.shape))
-        return forward(self, x)
+        return low_logits(self, x)
 
-    monkeypatch.setattr(ASCSeg, "forward", spy)
+    monkeypatch.setattr(ASCSeg, "low_logits", spy)
     settings = Settings(
         **{**TINY, "size": 32, "drawn_size": 40}, steps=4, early_share=0.5, early_size=16, early_batch=6
     )

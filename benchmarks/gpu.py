@@ -212,7 +212,7 @@ class _OneHead(nn.Module):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def low_logits(self, x: Tensor) -> list[Tensor]:
         return [self.network(x)]
 
 

@@ -2,8 +2,8 @@
 
     python tests/long/emulated_training.py
 
-Losses, running values and gradients at the golden input's 32×48 px. Needs g++; some 300 kernels are compiled first,
-in about ten minutes of one core. Exits with 1 where something is off.
+Losses, running values and gradients at the golden input's 32×48 px. Needs g++; some 300 kernels are compiled
+first, in about ten minutes of one core. Exits with 1 where something is off.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-TESTS = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(TESTS / "kernels"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "kernels"))
 
 from emulator.emulate import emulated
 
@@ -24,12 +23,13 @@ from ascseg_cli.kernels import backend
 from ascseg_cli.network import ASCSeg
 from ascseg_cli.network.loss import segmentation_loss
 
+GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "reference_c8.safetensors"
 Tensors = dict[str, Tensor]
 
 
 def main() -> int:
     """Run all, print what was found, return the exit code."""
-    reference = load_file(TESTS / "golden" / "reference_c8.safetensors")
+    reference = load_file(GOLDEN)
     with emulated():
         return max(losses(reference), evaluation_gradients(reference), training_gradients(reference))
 

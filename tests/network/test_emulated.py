@@ -1,7 +1,7 @@
 """The whole network in evaluation on the GPU's kernels, run on the CPU, against the golden file.
 
-Slow motion, but every kernel takes part, at the golden input's 32×48 px. `tests/long/emulated_training.py` does the
-same for training.
+Slow motion, but every kernel takes part, at the golden input's 32×48 px. `tests/long/emulated_training.py` does
+the same for training.
 """
 
 from __future__ import annotations

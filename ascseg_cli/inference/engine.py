@@ -36,6 +36,7 @@ class TorchEngine:
     def __init__(self, checkpoint: Checkpoint, *, device: str, backend: str) -> None:
         from ascseg_cli.inference.replay import Replay
         from ascseg_cli.kernels.backend import resolve
+        from ascseg_cli.kernels.cuda import compile_ahead
         from ascseg_cli.network.asc_seg import ASCSeg
 
         self.metadata = checkpoint.metadata
@@ -48,7 +49,7 @@ class TorchEngine:
         self._network.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's stubs forget it
         self._run: Callable[[torch.Tensor], torch.Tensor] = self._network.probability
         if self._device.type == "cuda":
-            self._run = Replay(self._run)
+            self._run = Replay(self._run, compile_ahead if self.backend == "gpu" else None)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32, 0..1."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,10 +28,14 @@ class Replay:
 
     The first pass of a shape runs as it is, since kernels are compiled and tuned in it; the second is recorded.
     Weights are read where they lay when recorded, so they may change in place but not move.
+
+    ahead  called before the first pass of a shape with a function that does the pass: compiles what it needs
     """
 
-    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
-        self._run = run
+    def __init__(
+        self, run: Callable[[Tensor], Tensor], ahead: Callable[[Callable[[], Any]], Any] | None = None
+    ) -> None:
+        self._run, self._ahead = run, ahead
         self._recordings: OrderedDict[tuple[object, ...], _Recording | None] = OrderedDict()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -40,6 +45,8 @@ class Replay:
             self._recordings[key] = None
             while len(self._recordings) > MOST_SHAPES:
                 self._recordings.popitem(last=False)
+            if self._ahead:
+                self._ahead(lambda: self._run(x))
             return self._run(x)
         recording = self._recordings[key] or self._record(x)
         self._recordings[key] = recording

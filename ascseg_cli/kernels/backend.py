@@ -2,7 +2,7 @@
 
 `reference`  plain torch: any device, any dtype
 `cpu`        compiled by numba: float32 on the CPU
-`gpu`        Triton and CUDA C++: float32 on CUDA, compute capability 8.0 and newer
+`gpu`        CUDA C++: float32, and bfloat16 without gradients, on compute capability 8.0 and newer
 `mamba_ssm`  the scan of the mamba_ssm package (extra `cuda`), everything else as `gpu` or `reference`
 
 `auto` takes, for each call, the fastest that can run the tensors at hand.
@@ -85,10 +85,12 @@ def _gpu() -> Availability:
             f"the GPU has compute capability {major}.{minor}; the kernels need 8.0",
             "use --backend reference",
         )
-    if importlib.util.find_spec("triton") is None:
-        return Availability(
-            False, "triton isn't installed", "run: pip install triton (Linux) or use --backend reference"
-        )
+    from ascseg_cli.kernels.cuda import compiler
+
+    try:
+        compiler.library()
+    except BackendError as error:
+        return Availability(False, error.message, error.hint or "use --backend reference")
     return Availability(True)
 
 

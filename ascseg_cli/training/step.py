@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ascseg_cli.kernels import backend
+from ascseg_cli.kernels.cuda import compile_ahead
 from ascseg_cli.network.asc_seg import ASCSeg
 from ascseg_cli.network.loss import segmentation_loss
 from ascseg_cli.training.settings import Settings, Stage
@@ -64,6 +66,8 @@ class TrainingStep:
         self._images.copy_(images)
         self._targets.copy_(targets)
         self.optimiser.rate.fill_(rate)
+        if self._done == 0 and backend.for_operator("chain", images) == "gpu":
+            compile_ahead(self._backward)
         if self._graph is None and self._done >= _EAGER_STEPS and images.is_cuda:
             self._record()
         if self._graph is None:
@@ -73,11 +77,15 @@ class TrainingStep:
         self._done += 1
 
     def _run(self) -> None:
+        self.loss = self._backward()
+        self.norm = self.optimiser.step()
+
+    def _backward(self) -> Tensor:
+        """Leave the gradients in the parameters and return the loss."""
         self.optimiser.zero()
         loss = segmentation_loss(self.model.low_logits(self._images), self._targets)
         loss.backward()
-        self.norm = self.optimiser.step()
-        self.loss = loss.detach()
+        return loss.detach()
 
     def _record(self) -> None:
         """Record one step; recording runs nothing, so the weights stay as they are."""

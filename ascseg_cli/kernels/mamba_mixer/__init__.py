@@ -12,7 +12,7 @@ from ascseg_cli.kernels import backend
 
 __all__ = ["mamba_mixer"]
 
-_DIFFERENTIABLE = ("reference", "mamba_ssm")  # backends whose mixer has gradients
+_DIFFERENTIABLE = ("reference", "gpu", "mamba_ssm")  # backends whose mixer has gradients
 
 
 def mamba_mixer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -13,6 +13,7 @@ from emulator.emulate import COMPILER, emulated
 from torch import Tensor
 
 from ascseg_cli.kernels.mamba_mixer import gpu, reference
+from ascseg_cli.kernels.mamba_mixer.layout import Layout
 
 NAMES = ("t", "in_proj", "conv", "conv_bias", "x_proj", "dt_proj", "dt_bias", "A_log", "D", "out_proj")
 
@@ -46,6 +47,11 @@ class Case:
             "slice": lambda: torch.randn(b, 2 * l, c + 3, generator=g)[:, ::2, 2 : c + 2],
         }[self.layout]()
         return [_moved(t, device), *(w.to(device) for w in weights)]
+
+    def gradient(self, seed: int, device: str) -> Tensor:
+        """What the loss says about y, a slice of something wider."""
+        g = torch.Generator().manual_seed(seed + 1000)
+        return torch.randn(self.b, self.l, self.groups * self.d + 2, generator=g)[..., 1:-1].to(device)
 
 
 def _moved(t: Tensor, device: str) -> Tensor:
@@ -91,22 +97,79 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         yield "cpu"
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_forward_is_as_exact_as_plain_torch(name: str, device: str) -> None:
-    case = CASES[name]
+Mixer = Callable[..., Tensor]
+
+
+def results(
+    mixer: Mixer, case: Case, arguments: list[Tensor], dy: Tensor, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """y without gradients, y with them, and those of every argument, computed in `dtype`."""
+    leaves = [t.detach().to(dtype).requires_grad_() for t in arguments]
+    with torch.no_grad():
+        found = {"y": mixer(*leaves, groups=case.groups)}
+    y = mixer(*leaves, groups=case.groups)
+    y.backward(dy.to(dtype))
+    found["y of training"] = y.detach()
+    for name, t in zip(NAMES, leaves):
+        assert t.grad is not None
+        found[name] = t.grad.clone()
+    return found
+
+
+def judge(case: Case, device: str) -> None:
     got, plain, exact = [], [], []
     for draw in range(case.draws):
-        arguments = case.inputs(draw, device)
-        with torch.no_grad():
-            got.append(gpu.mamba_mixer(*arguments, groups=case.groups))
-            plain.append(reference.mamba_mixer(*arguments, groups=case.groups))
-            exact.append(reference.mamba_mixer(*(t.double() for t in arguments), groups=case.groups))
-    assert_as_exact(got, plain, exact)
+        arguments, dy = case.inputs(draw, device), case.gradient(draw, device)
+        got.append(results(gpu.mamba_mixer, case, arguments, dy, torch.float32))
+        plain.append(results(reference.mamba_mixer, case, arguments, dy, torch.float32))
+        exact.append(results(reference.mamba_mixer, case, arguments, dy, torch.float64))
+    for name in exact[0]:
+        if exact[0][name].abs().sum() > 0:  # A_log has no say in a single token
+            assert_as_exact(*([draw[name] for draw in draws] for draws in (got, plain, exact)), name=name)
+        else:
+            assert got[0][name].abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_as_exact_as_plain_torch(name: str, device: str) -> None:
+    judge(CASES[name], device)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_blocks_that_do_several_chunks(device: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Layout, "workers", lambda *_: workers)
+    monkeypatch.setattr(Layout, "wide", workers == 1)
+    judge(Case(2, 70, 2, draws=3), device)
+
+
+def test_a_spoilt_gradient_is_noticed() -> None:
+    case = Case(1, 90, 2)
+    arguments, dy = case.inputs(0, "cpu"), case.gradient(0, "cpu")
+    plain = results(reference.mamba_mixer, case, arguments, dy, torch.float32)["x_proj"]
+    exact = results(reference.mamba_mixer, case, arguments, dy, torch.float64)["x_proj"]
+    spoilt = plain.clone()
+    spoilt[3, 1] += 1e-4 * exact.abs().max()
+    with pytest.raises(AssertionError, match="max error"):
+        assert_as_exact([spoilt], [plain], [exact])
+
+
+def test_gradients_are_the_same_bits_in_every_run(device: str) -> None:
+    case = Case(2, 100, 2)
+    arguments, dy = case.inputs(0, device), case.gradient(0, device)
+    first, second = (results(gpu.mamba_mixer, case, arguments, dy, torch.float32) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_only_what_wants_a_gradient_gets_one(device: str) -> None:
+    arguments = Case(1, 20, 2).inputs(0, device)
+    arguments[3].requires_grad_()
+    gpu.mamba_mixer(*arguments, groups=4).sum().backward()  # a gradient without strides
+    assert [t.grad is not None for t in arguments] == [name == "conv_bias" for name in NAMES]
 
 
 @pytest.mark.parametrize("length", [16, 32, 64])
 def test_chunks_of_any_length_agree(device: str, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu.Layout, "length", lambda *_: length)
+    monkeypatch.setattr(Layout, "length", lambda *_: length)
     case = Case(2, 150, 2)
     arguments = case.inputs(0, device)
     with torch.no_grad():

@@ -12,8 +12,6 @@ from ascseg_cli.kernels import backend
 
 __all__ = ["mamba_mixer"]
 
-_DIFFERENTIABLE = ("reference", "cpu", "mamba_ssm")  # backends whose mixer has gradients
-
 
 def mamba_mixer(
     t: Tensor,
@@ -44,13 +42,8 @@ def mamba_mixer(
     """
     weights = (in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj)
     _check(t, groups, *weights)
-    return importlib.import_module(f"{__name__}.{_backend(t)}").mamba_mixer(t, *weights, groups=groups)
-
-
-def _backend(t: Tensor) -> str:
-    differentiable = torch.is_grad_enabled()
-    name = backend.for_operator("mamba_mixer", t, half=not differentiable)
-    return "reference" if differentiable and name not in _DIFFERENTIABLE else name
+    name = backend.for_operator("mamba_mixer", t, half=not torch.is_grad_enabled())
+    return importlib.import_module(f"{__name__}.{name}").mamba_mixer(t, *weights, groups=groups)
 
 
 def _check(t: Tensor, groups: int, *weights: Tensor) -> None:

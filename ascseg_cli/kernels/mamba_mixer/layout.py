@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TILE, BACK = 16, 3
+TILE, BACK, SUB = 16, 3, 4
 _CHANNELS = 32  # inner channels in a block, at most, where a group has no more
 _LANES = 256  # threads in a block, where 16 states a thread are enough for that
 _BLOCKS = 512  # some for each multiprocessor: chunks are cut shorter until there are so many
+_WORKERS = 1056  # blocks that share the gradient's chunks: eight for each multiprocessor
+_PARTIALS = 5 * 2**20  # numbers in all of their sums together
+_WIDE = 4096  # weights whose sums fit into shared memory
 _SHARED = 99 * 1024  # bytes in a block: what every GPU of compute capability 8.0 and newer grants
 
 
@@ -104,6 +107,48 @@ class Layout:
         """Bytes of shared memory of `replay`."""
         return self.ends_memory(length) + 4 * (self.rows * self.row + TILE * self.lanes)
 
+    @property
+    def adjoint_memory(self) -> int:
+        """Bytes of shared memory of `adjoint_ends`."""
+        return self.ends_memory(TILE) + 4 * self.rows * (self.row + self.token)
+
+    @property
+    def gradients_memory(self) -> int:
+        """Bytes of shared memory of `gradients`."""
+        cells = (
+            self.rows * (5 * self.row + self.projected + self.token) + (TILE + BACK) * self.together * self.token
+        )
+        checks = TILE // SUB * self.lanes * self.states
+        parts = max(3 * SUB, 7 + self.r + self.states) * self.lanes
+        return 4 * (self.weights + cells + checks + self._room + parts + (0 if self.wide else self.parameters))
+
+    @property
+    def _room(self) -> int:
+        """Numbers of `room`."""
+        e, d, shares = self.e, self.d, 2 * SUB * self.channels * self.padded
+        projection = self._outer(2 * self.padded + self.r, e, self.threads)
+        pulled = (TILE + BACK) * self.together * self.row
+        return max(shares, projection, pulled + 3 * self._outer(e, d, 64))
+
+    def _outer(self, a: int, b: int, limit: int) -> int:
+        tiles = -(-a // 4) * -(-b // 4)
+        return max(1, min(self.threads // tiles, limit // tiles, 8)) * tiles * 16
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all weights."""
+        return self.e * (3 * self.d + 4 + 3 + self.r + (self.r + 2 * self.n) + self.n)
+
+    @property
+    def wide(self) -> bool:
+        """Whether the gradients of the weights are summed outside shared memory."""
+        return self.parameters > _WIDE
+
+    def workers(self, chunks: int) -> int:
+        """Blocks that share so many chunks, for each of `blocks`."""
+        fair = max(_WORKERS // self.blocks, -(-chunks // 32))  # at most 32 chunks each, where memory allows
+        return max(1, min(chunks, fair, _PARTIALS // (self.parameters * self.blocks)))
+
     def length(self, b: int, l: int) -> int:
         """Tokens of a chunk."""
         for length in (64, 32):
@@ -114,4 +159,5 @@ class Layout:
     @property
     def fits(self) -> bool:
         """Whether a GPU can run it."""
-        return self.threads <= 1024 and self.replay_memory(64) <= _SHARED
+        least = min(self.d, self.r, self.n)
+        return least > 0 and self.threads <= 1024 and self.replay_memory(64) <= _SHARED

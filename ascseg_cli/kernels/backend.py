@@ -32,6 +32,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "chain": ("reference", "cpu"),
     "mamba_mixer": ("reference", "cpu"),
     "segmentation_loss": ("reference", "gpu"),
+    "channel_gate": ("reference", "gpu"),
 }
 _STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}
 

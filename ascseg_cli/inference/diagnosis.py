@@ -20,7 +20,7 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "ray": "ray",
 }
-PACKAGES = ("torch", "numpy", "numba", "pillow", "opencv-python-headless", "safetensors", "triton")
+PACKAGES = ("torch", "numpy", "numba", "pillow", "opencv-python-headless", "safetensors")
 
 
 @dataclass(frozen=True)

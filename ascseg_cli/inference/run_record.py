@@ -21,7 +21,7 @@ from ascseg_cli.inference.outputs import OutputFolder, json_bytes
 from ascseg_cli.inference.settings import Settings
 
 FORMAT = 1
-_LIBRARIES = ("torch", "numpy", "numba", "opencv-python-headless", "pillow", "triton", "onnxruntime")
+_LIBRARIES = ("torch", "numpy", "numba", "opencv-python-headless", "pillow", "onnxruntime")
 NOTICE = "for research; not a medical device"
 
 

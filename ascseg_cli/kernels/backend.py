@@ -27,13 +27,13 @@ NAMES = ("auto", "reference", "cpu", "gpu", "mamba_ssm")
 
 # What each operator is written for; where a backend has no version of it, the next in _STAND_IN runs instead.
 OPERATORS: dict[str, tuple[str, ...]] = {
-    "selective_scan": ("reference", "cpu", "gpu", "mamba_ssm"),
+    "selective_scan": ("reference", "cpu", "mamba_ssm"),
     "deform_depthwise": ("reference", "cpu", "gpu"),
     "deform_block": ("reference", "gpu"),
     "chain": ("reference", "cpu", "gpu"),
-    "channel_peak": ("reference", "gpu"),
     "mamba_mixer": ("reference", "cpu", "gpu", "mamba_ssm"),
     "segmentation_loss": ("reference", "gpu"),
+    "channel_gate": ("reference", "gpu"),
 }
 _STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}
 

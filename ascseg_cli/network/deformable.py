@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ascseg_cli.kernels import backend
 from ascseg_cli.kernels.chain import Chain, Gate, chain
 from ascseg_cli.kernels.deform_block import Folded, deform_block
-from ascseg_cli.kernels.deform_depthwise import deform_depthwise
+from ascseg_cli.kernels.deform_depthwise import deform_by, deform_depthwise
 from ascseg_cli.network.layers import Fused, conv
 
 
@@ -33,12 +33,15 @@ class DeformableUnit(nn.Module):
         self.offset = Fused(conv(c, 18, 3), nn.BatchNorm2d(18))
         self.deform = DepthwiseDeformable(c)
         self.balance = nn.Sequential(conv(c, c, 1), nn.BatchNorm2d(c))
+        self._offsets = Chain(*self.offset)
         self._gate = Chain(*self.balance, nn.GELU(), Gate())
         self._folded = Folded(self.offset, self.deform, self.balance)
 
     def forward(self, p: Tensor, f: Tensor) -> Tensor:
         """p, f (b, c, h, w) -> GELU(BN(conv 1(q))) · f + f (b, c, h, w), where q samples p."""
-        return chain(self.deform(p, self.offset(p)), self._gate, f)
+        if _is_watched(self.offset) or _is_watched(self.deform):
+            return chain(self.deform(p, self.offset(p)), self._gate, f)
+        return chain(deform_by(p, self._offsets, self.deform.weight), self._gate, f)
 
     def at_once(self, p: Tensor, f: Tensor, m: Tensor) -> Tensor:
         """m + self(p, f), in evaluation and without gradients."""

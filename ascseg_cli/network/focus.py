@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ascseg_cli.kernels.chain import Add, Boost, Chain, Gate, HighPass, chain, in_turn, side_by_side
-from ascseg_cli.kernels.channel_peak import channel_peak
+from ascseg_cli.kernels.channel_gate import channel_gate
 from ascseg_cli.network.layers import Fused, conv, depthwise
 
 
@@ -71,7 +71,7 @@ class ChannelAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w) -> (b, c, h, w)."""
-        return chain(x, self._boost, self.conv(channel_peak(x)))
+        return chain(x, self._boost, channel_gate(x, self.conv))
 
 
 class SalientFocusModule(nn.Module):

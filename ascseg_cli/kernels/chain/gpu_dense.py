@@ -15,7 +15,13 @@ from torch.autograd.function import once_differentiable
 
 from ascseg_cli.kernels.chain import gpu_pointwise
 from ascseg_cli.kernels.chain.dense_plan import Plan, Shape, tile_plan, weight_plan
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running, norm_gradients, partial_sums, statistics_from
+from ascseg_cli.kernels.chain.gpu_norm import (
+    Normalisation,
+    Running,
+    layer_gradients,
+    partial_sums,
+    statistics_from,
+)
 from ascseg_cli.kernels.cuda import kernel
 
 _HERE = Path(__file__).parent
@@ -98,15 +104,11 @@ class _Dense(torch.autograd.Function):
         shape = layer.shape(x, weight)
         if gpu_pointwise.suits(shape.ci, shape.co, shape.k, together(x), out.vec()):
             return *_all_gradients(out, x, weight, norm, layer, needs), None, None
-        dx: Tensor | None = None
-        dnorm: tuple[Tensor | None, ...] = (None, None, None)
+        dx, partials = None, None
         if needs[0] or any(needs[3:6]):
-            dx, dnorm = _input_gradient(out, x, weight, norm, layer, any(needs[3:6]))
-        dweight, dbias = None, None
-        if needs[1] or needs[2]:
-            dweight, dbias = _weight_gradient(out, x, weight, norm, layer, needs[2] and not layer.batch)
-        given = (dx, dweight, dbias, *dnorm)
-        return *(g if need else None for g, need in zip(given, needs, strict=False)), None, None
+            dx, partials = _input_gradient(out, x, weight, norm, layer, any(needs[3:6]))
+        slabs = _weight_gradient(out, x, weight, norm, layer, needs[2] and not layer.batch)
+        return *_finished(partials, slabs, dx, weight, norm, layer, needs), None, None
 
 
 _Norm = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -171,28 +173,33 @@ def _all_gradients(
     constants = layer.constants() | flags | {"CI": shape.ci, "CO": shape.co}
     given = (out.dy, pitch(out.dy), out.z, out.statistics, out.dstatistics, float(count), weight, x, pitch(x))
     gpu_pointwise.backward(launch, constants, *given, *norm, layer.eps, dx, partials, slabs, count)
-    added = _added(slabs, 0 if biased else shape.co)
-    dweight, dbias = added[: weight.numel()].view_as(weight), added[weight.numel() :]
-    dnorm: tuple[Tensor | None, ...] = (None, None, None)
+    return _finished(partials, slabs, dx, weight, norm, layer, needs)
+
+
+def _finished(
+    partials: Tensor | None,
+    slabs: Tensor,
+    dx: Tensor | None,
+    weight: Tensor,
+    norm: _Norm,
+    layer: _Layer,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """The gradients of x, weight, bias, and the norm's statistics, weight and bias, from sums of all blocks."""
     statistics, norm_weight, norm_bias = norm
-    if partials is not None and statistics is not None and norm_weight is not None and norm_bias is not None:
-        dnorm = norm_gradients(partials, Normalisation(statistics, norm_weight, norm_bias, layer.eps))
-    return tuple(g if need else None for g, need in zip((dx, dweight, dbias, *dnorm), needs, strict=False))
-
-
-def _added(slabs: Tensor, zeros: int) -> Tensor:
-    """(slabs, n) -> (n + zeros,), added in a fixed order, then zeros."""
-    blocks, count = slabs.shape
-    result = slabs.new_empty(count + zeros)
-    add = kernel(_HERE / "add_slabs.cu", "add_slabs")
-    add((-(-len(result) // 32),), 512, slabs, blocks, count, len(result), result, shared=512 * 8)
-    return result
+    normalisation = None
+    if statistics is not None and norm_weight is not None and norm_bias is not None:
+        normalisation = Normalisation(statistics, norm_weight, norm_bias, layer.eps)
+    n = weight.numel()
+    sums, dnorm = layer_gradients(partials, normalisation, slabs, n + len(weight) - slabs.shape[1])
+    given = (dx, sums[:n].view_as(weight), sums[n:], *dnorm)
+    return tuple(g if need else None for g, need in zip(given, needs, strict=False))
 
 
 def _input_gradient(
     out: _Output, x: Tensor, weight: Tensor, norm: _Norm, layer: _Layer, summed: bool
-) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """The gradient of x, and those of the norm's statistics, weight and bias if `summed`."""
+) -> tuple[Tensor, Tensor | None]:
+    """The gradient of x, and every block's sums for the norm's gradients, if `summed`."""
     shape = layer.shape(x, weight)
     dx = new_pixels(x, shape.ci)
     plan = tile_plan(shape.transposed(), out.vec())
@@ -201,18 +208,13 @@ def _input_gradient(
     gradient = _launch("dense_input.cu", "dense_input_gradient", plan, layer.constants() | constants)
     given = (out.dy, pitch(out.dy), out.z, out.statistics, out.dstatistics, float(shape.b * shape.h * shape.w))
     gradient(*given, weight, x, pitch(x), *norm, layer.eps, dx, partials, shape.h, shape.w)
-    statistics, norm_weight, norm_bias = norm
-    if partials is None or statistics is None or norm_weight is None or norm_bias is None:
-        return dx, (None, None, None)
-    if x.numel() == 0:
+    if partials is not None and x.numel() == 0:
         partials.zero_()
-    return dx, norm_gradients(partials, Normalisation(statistics, norm_weight, norm_bias, layer.eps))
+    return dx, partials
 
 
-def _weight_gradient(
-    out: _Output, x: Tensor, weight: Tensor, norm: _Norm, layer: _Layer, biased: bool
-) -> tuple[Tensor, Tensor]:
-    """The gradient of the weights, and of the bias: zeros unless `biased`."""
+def _weight_gradient(out: _Output, x: Tensor, weight: Tensor, norm: _Norm, layer: _Layer, biased: bool) -> Tensor:
+    """Every slab's share of the gradient of the weights, and behind it of the bias if `biased`."""
     shape = layer.shape(x, weight)
     plan = weight_plan(shape, together(x), out.vec())
     slabs, count = plan.grid[0], weight.numel() + (shape.co if biased else 0)
@@ -221,8 +223,7 @@ def _weight_gradient(
     gradient = _launch("dense_weight.cu", "dense_weight_gradient", plan, layer.constants() | constants)
     given = (out.dy, pitch(out.dy), out.z, out.statistics, out.dstatistics, float(shape.b * shape.h * shape.w))
     gradient(x, pitch(x), *norm, layer.eps, *given, partials, shape.b, shape.h, shape.w)
-    result = _added(partials, 0 if biased else shape.co)
-    return result[: weight.numel()].view_as(weight), result[weight.numel() :]
+    return partials
 
 
 def _launch(source: str, name: str, plan: Plan, constants: dict[str, int]) -> Any:

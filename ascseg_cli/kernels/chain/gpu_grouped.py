@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running, norm_gradients, partial_sums, statistics_from
 from ascseg_cli.kernels.cuda import kernel
+from ascseg_cli.kernels.cuda.pixels import new_pixels, pitch, pixels, together
 
 _HERE = Path(__file__).parent
 _ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
@@ -116,17 +117,17 @@ class _Plan:
     @property
     def pixels(self) -> int:
         """Of a thread, below each other: as many as leave work for the whole GPU."""
-        for pixels in (8, 4, 2):
-            if self._tiles(pixels) * self.groups >= _BLOCKS and _TY * pixels < 2 * self.h:
-                return pixels
+        for each in (8, 4, 2):
+            if self._tiles(each) * self.groups >= _BLOCKS and _TY * each < 2 * self.h:
+                return each
         return 1
 
     @property
     def tiles(self) -> int:
         return self._tiles(self.pixels)
 
-    def _tiles(self, pixels: int) -> int:
-        return self.b * -(-self.w // self.columns) * -(-self.h // (_TY * pixels))
+    def _tiles(self, each: int) -> int:
+        return self.b * -(-self.w // self.columns) * -(-self.h // (_TY * each))
 
     @property
     def threads(self) -> int:
@@ -278,31 +279,3 @@ def _weight_gradients(sums: Tensor | None, weight: Tensor, biased: bool) -> tupl
     numbers = -(-sums.shape[1] // 32)
     finish((numbers,), 1024, sums, blocks, co * g, k * k, g, int(biased), dweight, dbias, shared=1024 * 8)
     return dweight, dbias
-
-
-def pitch(x: Tensor) -> int:
-    """Numbers from a pixel to the next, of an image that `pixels` gave."""
-    b, c, h, w = x.shape
-    strides = (x.stride(3), x.stride(2), x.stride(0))
-    return next((stride for stride, size in zip(strides, (w, h, b)) if size > 1), c)
-
-
-def pixels(x: Tensor) -> Tensor:
-    """x itself if its channels lie together and its pixels at one distance, else a copy for which that holds."""
-    b, c, h, w = x.shape
-    apart = pitch(x)
-    wanted = ((b, h * w * apart), (c, 1), (h, w * apart), (w, apart))
-    if apart >= c and all(size <= 1 or s == stride for s, (size, stride) in zip(x.stride(), wanted)):
-        return x
-    return new_pixels(x, c).copy_(x)
-
-
-def new_pixels(like: Tensor, c: int) -> Tensor:
-    """Room for an image of `like`'s size with c channels, channels last: (b, c, h, w)."""
-    b, _, h, w = like.shape
-    return like.new_empty(b, h, w, c).permute(0, 3, 1, 2)
-
-
-def together(x: Tensor) -> int:
-    """Channels that can be loaded at once: 4 or 1."""
-    return 4 if x.shape[1] % 4 == 0 and pitch(x) % 4 == 0 and x.data_ptr() % 16 == 0 else 1

@@ -49,6 +49,14 @@ def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
     return _applied(_run(x, steps, other)).stored
 
 
+def unfinished(x: Tensor, steps: Chain) -> tuple[Tensor, Normalisation | None]:
+    """`chain(x, steps)` but for its last normalisation, which whoever loads the result applies."""
+    value = _run(x, steps, None)
+    if value.activation != "none":
+        value = _applied(value)
+    return value.stored, value.norm
+
+
 def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     """See `kernels.chain.side_by_side`. Chains that begin by resizing x alike share its result."""
     beginnings = [repr(steps[0]) if isinstance(steps[0], (nn.Upsample, nn.MaxPool2d)) else "" for steps in chains]

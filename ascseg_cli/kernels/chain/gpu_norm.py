@@ -93,3 +93,22 @@ def norm_gradients(partials: Tensor, norm: Normalisation) -> tuple[Tensor, Tenso
     given = (norm.statistics, norm.weight, float(norm.eps))
     finish((c,), _THREADS, partials, blocks, c, *given, result, result[2], result[3], shared=_SCRATCH)
     return result[:2], result[2], result[3]
+
+
+def layer_gradients(
+    partials: Tensor | None, norm: Normalisation | None, slabs: Tensor, zeros: int
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None]]:
+    """What is left of a layer's backward pass, in one launch: sums over slabs, and `norm_gradients`.
+
+    slabs    (count, n) shares of the gradients of weight and bias; added in a fixed order, zeros behind them
+    returns  those sums, and the gradients of the norm's statistics, weight and bias, if there are partials
+    """
+    (count, n), c = slabs.shape, 0 if partials is None or norm is None else partials.shape[2]
+    found, sums = slabs.new_empty(4, c), slabs.new_empty(n + zeros)
+    of_norm: tuple[Tensor | float | None, ...] = (None, None, 0.0)
+    if norm is not None:
+        of_norm = (norm.statistics, norm.weight, float(norm.eps))
+    blocks = 0 if partials is None else len(partials)
+    given = (partials, blocks, c, *of_norm, found, found[2], found[3], slabs, count, n, n + zeros, sums)
+    kernel(_SOURCE, "finish_layer")((c + -(-(n + zeros) // 32),), 512, *given, shared=512 * 8)
+    return sums, (found[:2], found[2], found[3]) if c else (None, None, None)

@@ -40,13 +40,11 @@ KERNEL finish_statistics(
     running_var[i] = float((1.0 - momentum) * running_var[i] + momentum * unbiased);
 }
 
-// partials: Σ g, Σ g·(z − mean)  ->  dstatistics (2, c), dweight (c), dbias (c)
-KERNEL finish_gradients(
-    const double* partials, int blocks, int c, const float* statistics, const float* weight, float eps,
-    float* dstatistics, float* dweight, float* dbias
+// partials: Σ g, Σ g·(z − mean)  ->  dstatistics (2, c), dweight (c), dbias (c); channel i
+DEVICE void norm_gradients(
+    const double* partials, int blocks, int c, int i, const float* statistics, const float* weight, float eps,
+    float* dstatistics, float* dweight, float* dbias, double* scratch
 ) {
-    SHARED(double, scratch);
-    const int i = blockIdx.x;
     const double2 sums = summed(partials, blocks, c, i, scratch);
     if (threadIdx.x != 0) return;
     const double inverse = rsqrt(double(statistics[c + i]) + eps), scale = weight[i] * inverse;
@@ -54,4 +52,37 @@ KERNEL finish_gradients(
     dstatistics[c + i] = float(-0.5 * scale * inverse * inverse * sums.y);
     dweight[i] = float(inverse * sums.y);
     dbias[i] = float(sums.x);
+}
+
+KERNEL finish_gradients(
+    const double* partials, int blocks, int c, const float* statistics, const float* weight, float eps,
+    float* dstatistics, float* dweight, float* dbias
+) {
+    SHARED(double, scratch);
+    norm_gradients(partials, blocks, c, blockIdx.x, statistics, weight, eps, dstatistics, dweight, dbias, scratch);
+}
+
+// The same for the first c blocks; the others add 32 numbers each over slabs (count, n) -> result (all), zeros from
+// n on: a block of 16 warps, each warp every sixteenth slab.
+KERNEL finish_layer(
+    const double* partials, int blocks, int c, const float* statistics, const float* weight, float eps,
+    float* dstatistics, float* dweight, float* dbias, const float* __restrict__ slabs, int count, int n, int all,
+    float* __restrict__ result
+) {
+    SHARED(double, scratch);
+    if (blockIdx.x < c) {
+        norm_gradients(partials, blocks, c, blockIdx.x, statistics, weight, eps, dstatistics, dweight, dbias, scratch);
+        return;
+    }
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, at = (blockIdx.x - c) * 32 + lane;
+    double total = 0.0;
+    if (at < n) {
+#pragma unroll 8
+        for (int slab = warp; slab < count; slab += 16) total += slabs[size_t(slab) * n + at];
+    }
+    scratch[threadIdx.x] = total;
+    __syncthreads();
+    if (warp > 0 || at >= all) return;
+    for (int w = 1; w < 16; w++) total += scratch[w * 32 + lane];
+    result[at] = float(total);
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 
+import torch
 from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
+from ascseg_cli.kernels.chain import Chain, chain
 
-__all__ = ["deform_depthwise"]
+__all__ = ["deform_by", "deform_depthwise"]
 
 
 def deform_depthwise(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
@@ -27,6 +29,14 @@ def deform_depthwise(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     _check(x, offset, weight)
     module = importlib.import_module(f"{__name__}.{backend.for_operator('deform_depthwise', x)}")
     return module.deform_depthwise(x, offset, weight)
+
+
+def deform_by(x: Tensor, steps: Chain, weight: Tensor) -> Tensor:
+    """`deform_depthwise(x, chain(x, steps), weight)`; a backend may keep the offsets unnormalised in between."""
+    name = backend.for_operator("deform_depthwise", x)
+    if name == "gpu" and (torch.is_grad_enabled() or any(norm.training for norm in steps.norms)):
+        return importlib.import_module(f"{__name__}.gpu").deform_by(x, steps, weight)
+    return deform_depthwise(x, chain(x, steps), weight)
 
 
 def _check(x: Tensor, offset: Tensor, weight: Tensor) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels.chain import Chain
+from ascseg_cli.kernels.chain.gpu_layers import unfinished
 from ascseg_cli.kernels.chain.gpu_norm import Normalisation, norm_gradients
 from ascseg_cli.kernels.cuda import Argument, kernel
 from ascseg_cli.kernels.deform_depthwise import reference
@@ -26,6 +28,12 @@ _Gradients = tuple[Tensor | None, ...]
 def deform_depthwise(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     """See `kernels.deform_depthwise.deform_depthwise`. Float32; gradients are bit-equal in every run."""
     return deform(x, offset, weight)
+
+
+def deform_by(x: Tensor, steps: Chain, weight: Tensor) -> Tensor:
+    """See `kernels.deform_depthwise.deform_by`."""
+    offset, norm = unfinished(x, steps)
+    return deform(x, offset, weight, norm)
 
 
 def deform(x: Tensor, offset: Tensor, weight: Tensor, offset_norm: Normalisation | None = None) -> Tensor:

@@ -80,12 +80,21 @@ KERNEL __launch_bounds__(512) link_chunks(const float* A_log, float* ends, const
     __syncthreads();
     s = part > 0 ? states[threadIdx.x - COLUMNS] : zero;
     if (!real) return;
-#pragma unroll 8
-    for (int i = from; i < to; i++) {
-        const int chunk = backward ? chunks - 1 - i : i;
-        const float added = ends[size_t(chunk) * (CH * N)];
-        ends[size_t(chunk) * (CH * N)] = s;
-        s = fmaf(exp2_exact(totals[size_t(chunk) * CH] * rate), s, added);
+    constexpr int AHEAD = 8;  // loads before the first store: what is stored might be what is loaded next
+    for (int i = from; i < to; i += AHEAD) {
+        float added[AHEAD], kept[AHEAD];
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            const int chunk = backward ? chunks - 1 - min(i + k, to - 1) : min(i + k, to - 1);
+            added[k] = ends[size_t(chunk) * (CH * N)];
+            kept[k] = exp2_exact(totals[size_t(chunk) * CH] * rate);
+        }
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            if (i + k >= to) break;
+            ends[size_t(backward ? chunks - 1 - (i + k) : i + k) * (CH * N)] = s;
+            s = fmaf(kept[k], s, added[k]);
+        }
     }
 }
 

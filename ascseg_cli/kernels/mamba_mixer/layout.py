@@ -151,8 +151,8 @@ class Layout:
 
     def length(self, b: int, l: int) -> int:
         """Tokens of a chunk."""
-        for length in (64, 32):
-            if b * -(-l // length) * self.blocks >= _BLOCKS:
+        for length, enough in ((128, 8 * _BLOCKS), (64, _BLOCKS), (32, _BLOCKS)):
+            if b * -(-l // length) * self.blocks >= enough and self.replay_memory(length) <= _SHARED:
                 return length
         return TILE
 

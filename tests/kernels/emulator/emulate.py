@@ -25,7 +25,6 @@ from ascseg_cli.kernels import backend, cuda
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
-_TRITON = ("selective_scan",)  # written for another compiler, which has an emulator of its own
 _FOLDER = Path(tempfile.gettempdir()) / "ascseg-emulated"
 _OPTIONS = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-ffp-contract=fast", "-mfma", "-shared", "-fPIC", "-w"]
 
@@ -45,7 +44,7 @@ def emulated() -> Iterator[None]:
 
 def _for_operator(operator: str, tensor: Tensor, half: bool = False) -> str:
     wanted = backend._wanted.get()
-    gpu = wanted in ("auto", "gpu") and "gpu" in backend.OPERATORS[operator] and operator not in _TRITON
+    gpu = wanted in ("auto", "gpu") and "gpu" in backend.OPERATORS[operator]
     return "gpu" if gpu else "reference"
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from unet import UNet
 
 from ascseg_cli.kernels import backend
+from ascseg_cli.kernels.cuda import compile_ahead
 from ascseg_cli.network import ASCSeg
 from ascseg_cli.training.settings import Settings, Stage
 from ascseg_cli.training.step import Optimiser, TrainingStep
@@ -79,6 +80,9 @@ def _images(path: Path | None, network: ASCSeg) -> Tensor:
 def _check(network: ASCSeg, images: Tensor) -> dict[str, float]:
     """Errors of the probabilities, and the share of mask pixels that bfloat16 changes."""
     x = images[:4]
+    with torch.no_grad():
+        for t in (x, images[:32], images[:32].bfloat16()):
+            compile_ahead(lambda t=t: network.heads(t))
     doubled = ASCSeg(network.channels).cuda().double().eval()
     doubled.load_state_dict(network.state_dict())
     with torch.no_grad():
@@ -139,6 +143,8 @@ def _inference(network: ASCSeg, rounds: int) -> dict[str, float]:
         ):
             with torch.inference_mode(), _tf32(tf32):
                 for b in (1, 32):
+                    if not prefix:
+                        compile_ahead(_pass(prefix, run, b, dtype))
                     ms = statistics.median(_replays(_pass(prefix, run, b, dtype), rounds))
                     name = f"forward_b{b}_{label}"
                     figures[prefix + name + ("_ms" if b == 1 else "_img_s")] = ms if b == 1 else 1000 * b / ms

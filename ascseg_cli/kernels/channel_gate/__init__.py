@@ -38,6 +38,8 @@ def _check(x: Tensor, gate: nn.Sequential) -> None:
     b, c = x.shape[:2]
     for weight in (step.weight for step in gate if isinstance(step, nn.Conv2d)):
         if weight.shape != (c, c, 1, 1):
-            raise ShapeError(f"a weight is {tuple(weight.shape)}; with x {tuple(x.shape)} it must be {(c, c, 1, 1)}")
+            raise ShapeError(
+                f"a weight is {tuple(weight.shape)}; with x {tuple(x.shape)} it must be {(c, c, 1, 1)}"
+            )
     if b == 1 and (gate[1].training or gate[4].training):
         raise ShapeError("x holds one image; in training batch normalisation needs 2 or more")

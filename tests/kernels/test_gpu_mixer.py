@@ -15,6 +15,7 @@ from torch import Tensor
 from ascseg_cli.kernels.mamba_mixer import gpu, reference
 from ascseg_cli.kernels.mamba_mixer.layout import Layout
 
+EPS = torch.finfo(torch.float32).eps
 NAMES = ("t", "in_proj", "conv", "conv_bias", "x_proj", "dt_proj", "dt_bias", "A_log", "D", "out_proj")
 
 
@@ -30,7 +31,7 @@ class Case:
     layout: str = "planar"  # how t lies: planar, channels last, slice of something wider
     step: tuple[float, float] = (-2.0, 1.0)  # Δ's bias
     decay: tuple[float, float] = (0.5, 16.0)  # -A, log-uniform
-    draws: int = 5
+    draws: int = 7
 
     def inputs(self, seed: int, device: str) -> list[Tensor]:
         g = torch.Generator().manual_seed(seed)
@@ -69,8 +70,8 @@ CASES: dict[str, Case] = {
     "a tile": Case(1, 16, 2),
     "a chunk less one": Case(2, 63, 2, layout="channels last"),
     "a chunk": Case(1, 64, 2, layout="slice"),
-    "a chunk and one": Case(3, 65, 2),
-    "a thousand": Case(1, 1000, 2, layout="channels last"),
+    "a chunk and one": Case(3, 65, 2, draws=5),
+    "a thousand": Case(1, 1000, 2, layout="channels last", draws=2),
     "no images": Case(0, 9, 2),
     "one channel": Case(1, 130, 1, groups=1),
     "three channels": Case(2, 63, 3, groups=1, layout="slice"),
@@ -78,9 +79,9 @@ CASES: dict[str, Case] = {
     "eight channels": Case(1, 65, 8, draws=3),
     "32 channels": Case(1, 35, 32, layout="channels last", draws=2),
     "three groups of five states": Case(1, 70, 2, groups=3, n=5),
-    "strong decay": Case(2, 200, 2, step=(2.0, 30.0), decay=(1.0, 1e4)),
-    "weak decay": Case(1, 1000, 2, step=(-9.0, -5.0), decay=(1e-4, 1.0), draws=3),
-    "vanishing steps": Case(1, 200, 2, step=(-75.0, -45.0)),
+    "strong decay": Case(1, 130, 2, step=(2.0, 30.0), decay=(1.0, 1e4)),
+    "weak decay": Case(1, 700, 2, step=(-9.0, -5.0), decay=(1e-4, 1.0), draws=3),
+    "vanishing steps": Case(1, 70, 2, step=(-75.0, -45.0)),
 }
 
 
@@ -117,17 +118,36 @@ def results(
 
 
 def judge(case: Case, device: str) -> None:
+    """Our errors are at most twice plain torch's: in y and t's gradient at most, in each weight's typically.
+
+    A weight's gradient is a few numbers which may all but cancel, so that in a draw either may be lucky:
+    the median of the draws is compared, and the largest error of all weights. All draws of y are one tensor.
+    """
     got, plain, exact = [], [], []
     for draw in range(case.draws):
         arguments, dy = case.inputs(draw, device), case.gradient(draw, device)
         got.append(results(gpu.mamba_mixer, case, arguments, dy, torch.float32))
         plain.append(results(reference.mamba_mixer, case, arguments, dy, torch.float32))
         exact.append(results(reference.mamba_mixer, case, arguments, dy, torch.float64))
-    for name in exact[0]:
-        if exact[0][name].abs().sum() > 0:  # A_log has no say in a single token
-            assert_as_exact(*([draw[name] for draw in draws] for draws in (got, plain, exact)), name=name)
-        else:
-            assert got[0][name].abs().sum() == 0
+    for name in ("y", "y of training", "t"):
+        assert_as_exact(*([torch.stack([one[name] for one in ones])] for ones in (got, plain, exact)), name=name)
+    ours, theirs = (torch.stack([errors(*pair) for pair in zip(ones, exact)]) for ones in (got, plain))
+    limits = 2 * theirs.median(0).values + EPS
+    too_far = [
+        (name, *row) for name, *row in zip(NAMES[1:], ours.median(0).values, limits) if not row[0] <= row[1]
+    ]
+    assert not too_far
+    assert ours.max() <= 2 * theirs.max() + EPS
+
+
+def errors(ours: dict[str, Tensor], exact: dict[str, Tensor]) -> Tensor:
+    """The largest error of each weight's gradient, relative to the largest value; (9,)."""
+    return torch.stack([error(ours[name], exact[name]) for name in NAMES[1:]])
+
+
+def error(ours: Tensor, exact: Tensor) -> Tensor:
+    largest = exact.abs().max()
+    return (ours.double() - exact).abs().max() / (largest if largest > 0 else 1)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -142,15 +162,16 @@ def test_blocks_that_do_several_chunks(device: str, workers: int, monkeypatch: p
     judge(Case(2, 70, 2, draws=3), device)
 
 
-def test_a_spoilt_gradient_is_noticed() -> None:
-    case = Case(1, 90, 2)
-    arguments, dy = case.inputs(0, "cpu"), case.gradient(0, "cpu")
-    plain = results(reference.mamba_mixer, case, arguments, dy, torch.float32)["x_proj"]
-    exact = results(reference.mamba_mixer, case, arguments, dy, torch.float64)["x_proj"]
-    spoilt = plain.clone()
-    spoilt[3, 1] += 1e-4 * exact.abs().max()
-    with pytest.raises(AssertionError, match="max error"):
-        assert_as_exact([spoilt], [plain], [exact])
+def test_a_spoilt_gradient_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoilt(t: Tensor, *weights: Tensor, groups: int) -> Tensor:
+        x_proj = weights[3]
+        if x_proj.requires_grad:
+            x_proj.register_hook(lambda g: g + 3e-5 * g.abs().max() * torch.eye(*g.shape, dtype=g.dtype))
+        return reference.mamba_mixer(t, *weights, groups=groups)
+
+    monkeypatch.setattr(gpu, "mamba_mixer", spoilt)
+    with pytest.raises(AssertionError, match="x_proj"):
+        judge(Case(1, 90, 2), "cpu")
 
 
 def test_gradients_are_the_same_bits_in_every_run(device: str) -> None:

@@ -138,6 +138,29 @@ def test_only_what_wants_a_gradient_gets_one():
     assert [t.grad is not None for t in arguments] == [i == 3 for i in range(len(arguments))]
 
 
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+@pytest.mark.parametrize("planar", [True, False])
+def test_each_group_is_mixed_by_itself(name, planar):
+    t, *weights = inputs(3, 50, 6, planar=planar)
+    weights = inputs(1, 1, 2)[1:]
+    with torch.no_grad(), backend.using(name):
+        together = mamba_mixer(t, *weights, groups=3)
+        alone = [mamba_mixer(part, *weights) for part in t.chunk(3, 2)]
+    torch.testing.assert_close(together, torch.cat(alone, 2), rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_tokens_and_float32_weights():
+    t, *weights = inputs(1, 20, 2)
+    got = mamba_mixer(t.bfloat16(), *weights)
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, reference.mamba_mixer(t.bfloat16().float(), *weights).bfloat16())
+
+
+def test_wrong_groups_are_named():
+    with pytest.raises(ShapeError, match="3 groups"):
+        mamba_mixer(*inputs(1, 5, 2), groups=3)
+
+
 def test_wrong_shapes_are_named():
     arguments = inputs(1, 5, 2)
     with pytest.raises(ShapeError, match=r"conv_bias is \(3,\)"):

@@ -11,7 +11,7 @@ from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import VARIANTS, ASCSeg
 from ascseg_cli.network.loss import deep_supervision_loss
-from ascseg_cli.network.mamba import Mamba
+from ascseg_cli.network.mamba import Mamba, ParallelMambaBlock
 from ascseg_cli.network.shapes import expected_shapes
 
 PARAMETERS = {"tiny": 222_408, "small": 811_688, "base": 3_093_032}
@@ -56,6 +56,22 @@ def test_a_training_batch_of_one_is_refused() -> None:
 def test_channels_are_four_multiples_of_4(channels: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="four multiples of 4"):
         ASCSeg(channels)
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_an_observed_mamba_gives_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    block, x, seen = ParallelMambaBlock(8).eval(), torch.randn(3, 8, 6, 7), []
+    with torch.no_grad(), backend.using(name):
+        alone = block(x)
+        handle = block.mamba.register_forward_hook(lambda _m, given, out: seen.append((given[0], out)))
+        observed = block(x)
+        handle.remove()
+        u = torch.nn.functional.layer_norm(x.movedim(1, -1), (8,), block.norm.weight, block.norm.bias)
+        first = block.mamba(u.flatten(1, 2)[..., :2])
+    torch.testing.assert_close(observed, alone, rtol=1e-5, atol=1e-6)
+    assert len(seen) == 1
+    torch.testing.assert_close(seen[0][1][:3], first, rtol=1e-5, atol=1e-6)  # the first b rows: Mamba(u1)
 
 
 def test_mamba_starts_as_in_its_paper() -> None:

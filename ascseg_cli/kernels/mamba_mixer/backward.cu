@@ -95,7 +95,8 @@ KERNEL __launch_bounds__(THREADS, RESIDENT) adjoint_ends(
     fetch_weights(w, GIVEN);
     fetch_tokens(tokens, t, t_l, t_c, first - BACK, TILE + BACK, l);
     fetch_tokens(dys, dy, dy_l, dy_c, first, TILE, l);
-    float rates[S], adjoint[S], passed = 0.0f;
+    Rate rates[S];
+    float adjoint[S], passed = 0.0f;
     begin(A_log, rates, adjoint);
     __syncthreads();
     convolve(w, tokens, x);
@@ -118,7 +119,7 @@ KERNEL __launch_bounds__(THREADS, RESIDENT) adjoint_ends(
         load_states(p + row * PP + N + lane % Q * S, read);
         passed += delta[row * XP + c];
 #pragma unroll
-        for (int s = 0; s < S; s++) adjoint[s] = fmaf(exp2_fast(passed * rates[s]), slope * read[s], adjoint[s]);
+        for (int s = 0; s < S; s++) adjoint[s] = fmaf(exp2_fast(passed * rates[s].high), slope * read[s], adjoint[s]);
     }
     const size_t at = (size_t(image) * gridDim.y + blockIdx.y) * chunks + chunk;
     store_states(ends + at * (CH * N) + lane * S, adjoint);
@@ -167,7 +168,7 @@ DEVICE void prepare(const Chunk& m, int count) {
 }
 
 // The states before every SUB-th token, from those before the chunk
-DEVICE void check_states(const Chunk& m, const float (&rates)[S], float (&state)[S]) {
+DEVICE void check_states(const Chunk& m, const Rate (&rates)[S], float (&state)[S]) {
     const int lane = threadIdx.x, group = lane / Q / E, c = lane / Q % E;
 #pragma unroll 1
     for (int sub = 0; sub < SUBS; sub++) {
@@ -180,7 +181,7 @@ DEVICE void check_states(const Chunk& m, const float (&rates)[S], float (&state)
                 float b[S];
                 load_states(m.p + row * PP + lane % Q * S, b);
 #pragma unroll
-                for (int s = 0; s < S; s++) state[s] = fmaf(decay_of(step * rates[s]), state[s], drive * b[s]);
+                for (int s = 0; s < S; s++) state[s] = fmaf(decay_of(step, rates[s]), state[s], drive * b[s]);
             }
     }
 }
@@ -188,7 +189,7 @@ DEVICE void check_states(const Chunk& m, const float (&rates)[S], float (&state)
 // SUB tokens forth and back. Leaves this lane's shares of dB and dC in `room`, (2, SUB, CH, N), and in `parts`,
 // (3, SUB, LANES), of C · s, of λ · B and of Σ A · λ · (what is left of the state before)
 DEVICE void walk_back(
-    const Chunk& m, int sub, const float (&rates)[S], float (&adjoint)[S], float (&rate_sums)[S]
+    const Chunk& m, int sub, const Rate (&rates)[S], float (&adjoint)[S], float (&rate_sums)[S]
 ) {
     const int lane = threadIdx.x, group = lane / Q / E, c = lane / Q % E;
     float decays[SUB][S], before[SUB][S], state[S];
@@ -202,7 +203,7 @@ DEVICE void walk_back(
 #pragma unroll
         for (int s = 0; s < S; s++) {
             before[j][s] = state[s];
-            decays[j][s] = decay_of(step * rates[s]);
+            decays[j][s] = decay_of(step, rates[s]);
             state[s] = fmaf(decays[j][s], state[s], drive * b[s]);
         }
     }
@@ -222,7 +223,7 @@ DEVICE void walk_back(
             read[s] = slope * state[s];   // and dC's
             adjoint[s] *= decays[j][s];
             const float kept = adjoint[s] * before[j][s];
-            turn = fmaf(kept, rates[s], turn);
+            turn = fmaf(kept, rates[s].high, turn);
             rate_sums[s] = fmaf(kept, step, rate_sums[s]);
             state[s] = before[j][s];
         }
@@ -375,7 +376,7 @@ DEVICE void add_x_proj(const Chunk& m) {
 
 // Each lane's sums into `parts`
 DEVICE void leave_fields(
-    const Chunk& m, const Sums& sums, const float (&rates)[S], const float (&rate_sums)[S]
+    const Chunk& m, const Sums& sums, const Rate (&rates)[S], const float (&rate_sums)[S]
 ) {
     float* to = m.parts + threadIdx.x;
 #pragma unroll
@@ -386,7 +387,7 @@ DEVICE void leave_fields(
 #pragma unroll
     for (int r = 0; r < RANK; r++) to[(F_STEP + r) * LANES] = sums.step[r];
 #pragma unroll
-    for (int s = 0; s < S; s++) to[(F_RATE + s) * LANES] = rate_sums[s] * (rates[s] * LN2);  // dA_log = A · dA
+    for (int s = 0; s < S; s++) to[(F_RATE + s) * LANES] = rate_sums[s] * (rates[s].high * LN2);  // dA_log = A · dA
 }
 
 DEVICE float field_sum(const float* field, int c) {
@@ -445,7 +446,8 @@ KERNEL __launch_bounds__(THREADS) gradients(
     if (WIDE) m.sums = partials;  // too many for shared memory
     for (int i = threadIdx.x; i < PARAMETERS; i += THREADS) m.sums[i] = 0.0f;
     fetch_weights(m.w, GIVEN);
-    float rates[S], zero[S];
+    Rate rates[S];
+    float zero[S];
     begin(A_log, rates, zero);
     for (int work = blockIdx.x; work < works; work += gridDim.x) {
         const int image = work / chunks, chunk = work % chunks, first = chunk * TILE, count = min(TILE, l - first);

@@ -15,7 +15,8 @@ KERNEL __launch_bounds__(THREADS, RESIDENT) chunk_ends(
     t += (long long)(image) * t_b + (long long)(blockIdx.y) * (GB * DIM) * t_c;
     fetch_weights(w, GIVEN);
     fetch_tokens(tokens, t, t_l, t_c, first - BACK, length + BACK, l);
-    float rates[S], state[S], later = 0.0f;  // ΣΔ of the tokens after
+    Rate rates[S];
+    float state[S], later = 0.0f;  // ΣΔ of the tokens after
     begin(A_log, rates, state);
     __syncthreads();
     for (int start = (min(length, l - first) - 1) / TILE * TILE; start >= 0; start -= TILE) {
@@ -33,7 +34,7 @@ KERNEL __launch_bounds__(THREADS, RESIDENT) chunk_ends(
                 float b[S];
                 load_states(p + row * PP + lane % Q * S, b);
 #pragma unroll
-                for (int s = 0; s < S; s++) state[s] = fmaf(exp2_fast(later * rates[s]), drive * b[s], state[s]);
+                for (int s = 0; s < S; s++) state[s] = fmaf(exp2_fast(later * rates[s].high), drive * b[s], state[s]);
                 later += step;
             }
         __syncthreads();
@@ -52,17 +53,17 @@ KERNEL __launch_bounds__(512) link_chunks(const float* A_log, float* ends, const
     const int column = threadIdx.x % COLUMNS, part = threadIdx.x / COLUMNS, state = blockIdx.x * COLUMNS + column;
     const bool real = state < CH * N;
     const int ch = min(state, CH * N - 1) / N, n = state % N, share = ceil_div(chunks, PARTS);
-    const float rate = rate_of(A_log, ch % E, n);
+    const Rate rate = rate_of(A_log, ch % E, n);
     ends += size_t(blockIdx.y) * chunks * (CH * N) + (real ? state : 0);
     totals += size_t(blockIdx.y) * chunks * CH + ch;
-    const float zero = rate != rate ? rate : 0.0f;
+    const float zero = rate.high != rate.high ? rate.high : 0.0f;
     float s = zero, sum = 0.0f;
     const int from = min(part * share, chunks), to = min(from + share, chunks);
 #pragma unroll 8
     for (int i = from; i < to; i++) {
         const int chunk = backward ? chunks - 1 - i : i;
         const float total = totals[size_t(chunk) * CH];
-        s = fmaf(exp2_exact(total * rate), s, ends[size_t(chunk) * (CH * N)]);
+        s = fmaf(decay_exact(total, rate), s, ends[size_t(chunk) * (CH * N)]);
         sum += total;
     }
     float *states = room, *sums = room + PARTS * COLUMNS;
@@ -71,7 +72,7 @@ KERNEL __launch_bounds__(512) link_chunks(const float* A_log, float* ends, const
         sums[threadIdx.x] = sum;
         __syncthreads();
         if (part >= reach) {
-            s = fmaf(exp2_exact(sum * rate), states[threadIdx.x - reach * COLUMNS], s);
+            s = fmaf(decay_exact(sum, rate), states[threadIdx.x - reach * COLUMNS], s);
             sum += sums[threadIdx.x - reach * COLUMNS];
         }
         __syncthreads();
@@ -87,7 +88,7 @@ KERNEL __launch_bounds__(512) link_chunks(const float* A_log, float* ends, const
         for (int k = 0; k < AHEAD; k++) {
             const int chunk = backward ? chunks - 1 - min(i + k, to - 1) : min(i + k, to - 1);
             added[k] = ends[size_t(chunk) * (CH * N)];
-            kept[k] = exp2_exact(totals[size_t(chunk) * CH] * rate);
+            kept[k] = decay_exact(totals[size_t(chunk) * CH], rate);
         }
 #pragma unroll
         for (int k = 0; k < AHEAD; k++) {
@@ -111,7 +112,8 @@ KERNEL __launch_bounds__(THREADS, RESIDENT) replay(
     y += size_t(image) * l * width + blockIdx.y * (GB * DIM);
     fetch_weights(w, GIVEN);
     fetch_tokens(tokens, t, t_l, t_c, first - BACK, length + BACK, l);
-    float rates[S], state[S];
+    Rate rates[S];
+    float state[S];
     begin(A_log, rates, state);
     const size_t at = (size_t(image) * gridDim.y + blockIdx.y) * chunks + chunk;
     if (starts != nullptr && lane < LANES) load_states(starts + at * (CH * N) + lane * S, state);
@@ -140,7 +142,7 @@ KERNEL __launch_bounds__(THREADS, RESIDENT) replay(
                 load_states(p + row * PP + N + lane % Q * S, read);
 #pragma unroll
                 for (int s = 0; s < S; s++) {
-                    state[s] = fmaf(decay_of(step * rates[s]), state[s], drive * b[s]);
+                    state[s] = fmaf(decay_of(step, rates[s]), state[s], drive * b[s]);
                     sum = fmaf(read[s], state[s], sum);
                 }
                 parts[k * LANES + lane] = sum;

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ascseg_cli.kernels.cuda import Kernel, kernel
+from ascseg_cli.kernels.cuda import Argument, Kernel, kernel
 from ascseg_cli.kernels.mamba_mixer.gpu_forward import between_chunks, link, plain
 from ascseg_cli.kernels.mamba_mixer.layout import BACK, TILE, Layout
 
@@ -21,11 +21,9 @@ def mixer_gradients(
 
     starts, totals  of `forward` with chunks of one tile
     """
-    (b, l, c), (dy, t) = t.shape, (plain(dy), plain(t))
-    chunks = -(-l // TILE)
-    adjoints = None
-    if totals is not None:
-        adjoints = _adjoints(dy, t, weights, totals, layout)
+    b, l, c = t.shape
+    dy, t, chunks = plain(dy), plain(t), -(-l // TILE)
+    adjoints = None if totals is None else _adjoints(dy, t, weights, totals, layout)
     dt, halo = t.new_empty(b, l, c), t.new_empty(b, chunks, BACK, c)
     workers = layout.workers(b * chunks)
     partials = t.new_empty(workers * layout.blocks, layout.parameters)
@@ -54,9 +52,10 @@ def _adjoints(dy: Tensor, t: Tensor, weights: Sequence[Tensor], totals: Tensor, 
     b, l, _ = t.shape
     chunks = totals.shape[2]
     adjoints, _ = between_chunks(t, layout, chunks)
-    given = (t, *t.stride(), dy, *dy.stride(), *weights, adjoints, l, chunks)
     ends = _kernel("adjoint_ends", layout)
-    ends((b * chunks, layout.blocks), layout.threads, *given, shared=layout.adjoint_memory)
+    given: tuple[Argument, ...] = (t, *t.stride(), dy, *dy.stride(), *weights)
+    grid = b * chunks, layout.blocks
+    ends(grid, layout.threads, *given, adjoints, l, chunks, shared=layout.adjoint_memory)
     link(weights[6], adjoints, totals, layout, backward=True)
     return adjoints
 
@@ -65,12 +64,12 @@ def _finished(
     partials: Tensor, halo: Tensor, dt: Tensor, weights: Sequence[Tensor], layout: Layout
 ) -> list[Tensor]:
     """The weights' gradients from every block's share; dt gets what chunks hand to the tokens before them."""
-    (b, chunks, back, c), l = halo.shape, dt.shape[1]
+    b, chunks, back, c = halo.shape
     sums = partials.new_empty(layout.parameters)
     summing, count = -(-layout.parameters // 32), b * (chunks - 1) * back * c
-    sizes = (summing, l, chunks, c, count)
     finish = _kernel("finish", layout)
-    finish((summing + -(-count // 256),), 256, partials, len(partials), sums, halo, dt, *sizes, shared=256 * 8)
+    grid = (summing + -(-count // 256),)
+    finish(grid, 256, partials, len(partials), sums, halo, dt, summing, dt.shape[1], chunks, c, count, shared=2048)
     parts = sums.split([w.numel() for w in weights])
     return [part.view_as(w) for part, w in zip(parts, weights)]
 

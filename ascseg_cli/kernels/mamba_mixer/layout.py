@@ -8,7 +8,7 @@ TILE, BACK, SUB = 16, 3, 4
 _CHANNELS = 32  # inner channels in a block, at most, where a group has no more
 _LANES = 256  # threads in a block, where 16 states a thread are enough for that
 _BLOCKS = 512  # some for each multiprocessor: chunks are cut shorter until there are so many
-_WORKERS = 1056  # blocks that share the gradient's chunks: eight for each multiprocessor
+_MULTIPROCESSORS, _THEIR_SHARED, _THEIR_THREADS = 132, 227 * 1024, 512  # of an H100, at 128 registers a thread
 _PARTIALS = 5 * 2**20  # numbers in all of their sums together
 _WIDE = 4096  # weights whose sums fit into shared memory
 _SHARED = 99 * 1024  # bytes in a block: what every GPU of compute capability 8.0 and newer grants
@@ -145,8 +145,9 @@ class Layout:
         return self.parameters > _WIDE
 
     def workers(self, chunks: int) -> int:
-        """Blocks that share so many chunks, for each of `blocks`."""
-        fair = max(_WORKERS // self.blocks, -(-chunks // 32))  # at most 32 chunks each, where memory allows
+        """Blocks of `gradients` that share so many chunks, for each of `blocks`: as many as an H100 holds."""
+        held = max(1, min(_THEIR_SHARED // (self.gradients_memory + 1024), _THEIR_THREADS // self.threads))
+        fair = max(1, _MULTIPROCESSORS * held // self.blocks)
         return max(1, min(chunks, fair, _PARTIALS // (self.parameters * self.blocks)))
 
     def length(self, b: int, l: int) -> int:

@@ -31,19 +31,30 @@ DEVICE float number(Token v) { return v; }
 DEVICE Token token_of(float v) { return v; }
 #endif
 
-// 2^v for v <= 0 to 0.7 units in the last place, and the closer to 1 the better: what a state keeps is multiplied
-// thousands of times, so an error of the GPU's own exp2, two units, would add up. NaN and -∞ give 2^-126.
-DEVICE float exp2_exact(float v) {
-    v = fmaxf(v, -126.0f);
-    const float shifted = v + 12582912.0f;  // 1.5 · 2^23: float32 from here on holds whole numbers only
-    const float r = v - (shifted - 12582912.0f);
+// A · log2(e), and what its rounding leaves; finite, so that Δ = 0 always keeps a state. Zero for a padded state.
+struct Rate { float high, low; };
+
+DEVICE Rate rate_of(const float* A_log, int c, int n) {
+    if (n >= STATES) return {0.0f, 0.0f};
+    const float a = -expf(A_log[c * STATES + n]), high = a * 1.44269502f;
+    if (high < -1e30f) return {-1e30f, 0.0f};
+    return {high, fmaf(a, 1.92596299e-8f, fmaf(a, 1.44269502f, -high))};
+}
+
+// exp(step · A) for step >= 0 to 0.7 units in the last place, and the closer to 1 the better: what a state keeps is
+// multiplied thousands of times, so an error of the GPU's own exp2, two units, would add up. Zero below 2^-126.
+DEVICE float decay_exact(float step, Rate rate) {
+    const float shifted = fmaf(step, rate.high, 12582912.0f);  // 1.5 · 2^23: float32 here holds whole numbers only
+    float r = fmaf(step, rate.high, 12582912.0f - shifted);
+    r = fmaf(step, rate.low, r);
     float p = fmaf(r, 1.5353362e-4f, 1.3398874e-3f);  // fitted to (2^r - 1) / r in -½..½
     p = fmaf(r, p, 9.6184369e-3f);
     p = fmaf(r, p, 5.5503324e-2f);
     p = fmaf(r, p, 0.24022648f);
     p = fmaf(r, p, 0.69314718f);
     p = fmaf(r, p, 1.0f);
-    return __int_as_float(__float_as_int(p) + (__float_as_int(shifted) << 23));
+    const float decay = __int_as_float(__float_as_int(p) + (__float_as_int(shifted) << 23));
+    return shifted >= 12582912.0f - 126.0f ? decay : 0.0f;
 }
 
 // 2^v as the GPU has it: two units in the last place, zero below -126
@@ -59,9 +70,9 @@ DEVICE float exp2_fast(float v) {
 }
 
 #if HALF
-DEVICE float decay_of(float v) { return exp2_fast(v); }
+DEVICE float decay_of(float step, Rate rate) { return exp2_fast(step * rate.high); }
 #else
-DEVICE float decay_of(float v) { return exp2_exact(v); }
+DEVICE float decay_of(float step, Rate rate) { return decay_exact(step, rate); }
 #endif
 
 // 1 / v for v in 1..2
@@ -162,19 +173,13 @@ DEVICE void fetch_weights(float* w, GIVEN_WEIGHTS) {
     KEEP(skips, E, w + W_SKIP)
 }
 
-// A · log2(e), finite, so that Δ = 0 always keeps a state; zero for a padded state
-DEVICE float rate_of(const float* A_log, int c, int n) {
-    const float rate = n < STATES ? -expf(A_log[c * STATES + n]) * 1.44269504f : 0.0f;
-    return rate < -1e30f ? -1e30f : rate;
-}
-
-// Those of the S states of this lane, and the states before the first token: zero, or NaN as the rate is
-DEVICE void begin(const float* A_log, float (&rates)[S], float (&state)[S]) {
+// The rates of this lane's S states, and the states before the first token: zero, or NaN as the rate is
+DEVICE void begin(const float* A_log, Rate (&rates)[S], float (&state)[S]) {
     const int lane = min(int(threadIdx.x), LANES - 1);
 #pragma unroll
     for (int s = 0; s < S; s++) {
         rates[s] = rate_of(A_log, lane / Q % E, lane % Q * S + s);
-        state[s] = rates[s] != rates[s] ? rates[s] : 0.0f;
+        state[s] = rates[s].high != rates[s].high ? rates[s].high : 0.0f;
     }
 }
 

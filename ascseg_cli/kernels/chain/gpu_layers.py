@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -157,6 +158,11 @@ def _wants_batch(following: nn.Module | None) -> tuple[bool, Running | None]:
     return batch, Running.of(following) if batch and isinstance(following, nn.BatchNorm2d) else None
 
 
+def _given(value: _Value, batch: bool, running: Running | None) -> dict[str, Any]:
+    """What every layer is told beside its operands."""
+    return {"norm": value.norm, "activation": value.activation, "batch": batch, "running": running}
+
+
 def _batch_norm(value: _Value, step: nn.BatchNorm2d) -> _Value:
     ready = _applied(value) if value.waits else value
     if not step.training:
@@ -177,14 +183,18 @@ def _applied(value: _Value, following: nn.Module | None = None) -> _Value:
     if not value.waits:
         return value
     batch, running = _wants_batch(following)
-    given = {"norm": value.norm, "activation": value.activation}
-    return _Value(*applied(value.stored, **given, batch=batch, running=running))
+    return _Value(*applied(value.stored, **_given(value, batch, running)))
 
 
 def _convolution(value: _Value, step: nn.Conv2d | nn.Linear, following: nn.Module | None) -> _Value:
     ready = _applied(value) if value.activation == "sigmoid" else value
     batch, running = _wants_batch(following)
-    given = {"norm": ready.norm, "activation": ready.activation, "batch": batch, "running": running}
+    given: dict[str, Any] = {
+        "norm": ready.norm,
+        "activation": ready.activation,
+        "batch": batch,
+        "running": running,
+    }
     if isinstance(step, nn.Linear):
         return _Value(*dense(ready.stored, step.weight[:, :, None, None], step.bias, **given))
     _check(step)
@@ -211,14 +221,24 @@ def _combination(value: _Value, steps: list[nn.Module], other: Tensor | None) ->
     if then == "gelu":  # no chain of ours has it
         done, then, batch, running = 1, "none", False, None
     combine = _COMBINATIONS[type(steps[0])]
-    given = {"norm": value.norm, "activation": value.activation, "batch": batch, "running": running}
+    given: dict[str, Any] = {
+        "norm": value.norm,
+        "activation": value.activation,
+        "batch": batch,
+        "running": running,
+    }
     return done, _Value(*applied(value.stored, combine=combine, other=other, then=then, **given))
 
 
 def _neighbours(value: _Value, step: nn.Module, following: nn.Module | None) -> _Value:
     """Resizing and pooling."""
     batch, running = _wants_batch(following)
-    given = {"norm": value.norm, "activation": value.activation, "batch": batch, "running": running}
+    given: dict[str, Any] = {
+        "norm": value.norm,
+        "activation": value.activation,
+        "batch": batch,
+        "running": running,
+    }
     return _Value(*_resizing(step)(value.stored, **given))
 
 

@@ -77,7 +77,7 @@ def statistics_from(partials: Tensor, count: int, pivot: Tensor | None, running:
     """
     blocks, _, c = partials.shape
     result = partials.new_empty(2, c, dtype=torch.float32)
-    moved = (None, None, 0.0)
+    moved: tuple[Tensor | None, Tensor | None, float] = (None, None, 0.0)
     if running is not None and not _again.get():
         moved = (running.mean, running.variance, float(running.momentum))
     finish = kernel(_SOURCE, "finish_statistics")

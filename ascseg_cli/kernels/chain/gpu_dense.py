@@ -23,6 +23,7 @@ from ascseg_cli.kernels.chain.gpu_norm import (
     statistics_from,
 )
 from ascseg_cli.kernels.cuda import kernel
+from ascseg_cli.kernels.cuda.pixels import new_pixels, pitch, pixels, together
 
 _HERE = Path(__file__).parent
 _ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
@@ -233,32 +234,3 @@ def _launch(source: str, name: str, plan: Plan, constants: dict[str, int]) -> An
         compiled(plan.grid, plan.block, *arguments, shared=plan.shared)
 
     return run
-
-
-def pitch(x: Tensor) -> int:
-    """Numbers from a pixel to the next, of an image that `pixels` gave."""
-    b, c, h, w = x.shape
-    strides = (x.stride(3), x.stride(2), x.stride(0))
-    return next((stride for stride, size in zip(strides, (w, h, b)) if size > 1), c)
-
-
-def pixels(x: Tensor) -> Tensor:
-    """x itself if its channels lie together and its pixels at one distance, else a copy for which that holds."""
-    b, c, h, w = x.shape
-    apart = pitch(x)
-    wanted = ((b, h * w * apart), (c, 1), (h, w * apart), (w, apart))
-    if apart >= c and all(size <= 1 or s == stride for s, (size, stride) in zip(x.stride(), wanted)):
-        return x
-    copy = new_pixels(x, c)
-    return copy.copy_(x)
-
-
-def new_pixels(like: Tensor, c: int) -> Tensor:
-    """Room for an image of `like`'s size with c channels, channels last: (b, c, h, w)."""
-    b, _, h, w = like.shape
-    return like.new_empty_strided((b, c, h, w), (h * w * c, 1, w * c, c))
-
-
-def together(x: Tensor) -> int:
-    """Channels that can be loaded at once: 4 or 1."""
-    return 4 if x.shape[1] % 4 == 0 and pitch(x) % 4 == 0 and x.data_ptr() % 16 == 0 else 1

@@ -248,5 +248,5 @@ def test_another_gate_is_refused():
 def test_it_refuses_float64():
     case = Case(2, 4, 3, 3)
     leaves = {key: t.double() for key, t in case.draw().items()}
-    with pytest.raises(ShapeError, match=r"takes torch\.float32"):
+    with pytest.raises(ShapeError, match=r"takes float32 and bfloat16"):
         case.run(**leaves)

@@ -46,13 +46,14 @@ KERNEL __launch_bounds__(THREADS, RESIDENT) chunk_ends(
 }
 
 // In place, what each chunk adds -> what comes to it: zero for the first, exp(A · ΣΔ) · before + added for the next.
-// backward: from the last chunk to the first. grid (columns / 16, b · blocks of groups), 16 columns × 32 threads
+// backward: from the last chunk to the first. grid (columns / 16, b · blocks of groups), 16 columns × at most 32 threads
 KERNEL __launch_bounds__(512) link_chunks(const float* A_log, float* ends, const float* totals, int chunks, int backward) {
-    constexpr int COLUMNS = 16, PARTS = 32;
+    constexpr int COLUMNS = 16;
     SHARED(float, room);
+    const int parts = blockDim.x / COLUMNS;
     const int column = threadIdx.x % COLUMNS, part = threadIdx.x / COLUMNS, state = blockIdx.x * COLUMNS + column;
     const bool real = state < CH * N;
-    const int ch = min(state, CH * N - 1) / N, n = state % N, share = ceil_div(chunks, PARTS);
+    const int ch = min(state, CH * N - 1) / N, n = state % N, share = ceil_div(chunks, parts);
     const Rate rate = rate_of(A_log, ch % E, n);
     ends += size_t(blockIdx.y) * chunks * (CH * N) + (real ? state : 0);
     totals += size_t(blockIdx.y) * chunks * CH + ch;
@@ -66,8 +67,8 @@ KERNEL __launch_bounds__(512) link_chunks(const float* A_log, float* ends, const
         s = fmaf(decay_exact(total, rate), s, ends[size_t(chunk) * (CH * N)]);
         sum += total;
     }
-    float *states = room, *sums = room + PARTS * COLUMNS;
-    for (int reach = 1; reach < PARTS; reach *= 2) {  // s, sum: over the last `reach` parts, this one included
+    float *states = room, *sums = room + blockDim.x;
+    for (int reach = 1; reach < parts; reach *= 2) {  // s, sum: over the last `reach` parts, this one included
         states[threadIdx.x] = s;
         sums[threadIdx.x] = sum;
         __syncthreads();

@@ -64,7 +64,8 @@ def link(A_log: Tensor, ends: Tensor, totals: Tensor, layout: Layout, backward: 
     b, blocks, chunks, channels, n = ends.shape
     grid = (-(-channels * n // 16), b * blocks)
     run = _kernel("link_chunks", layout, ends)
-    run(grid, 512, A_log, ends, totals, chunks, int(backward), shared=2 * 512 * 4)
+    threads = 16 * min(32, 2 ** ((chunks + 1) // 2 - 1).bit_length())  # each takes two chunks or more
+    run(grid, threads, A_log, ends, totals, chunks, int(backward), shared=2 * threads * 4)
 
 
 def _kernel(name: str, layout: Layout, t: Tensor) -> Kernel:

@@ -7,7 +7,13 @@ import zipfile
 
 from ascseg_cli.weights.manifest import parse_manifest
 
-MUST = ("ascseg_cli/py.typed", "ascseg_cli/cli/app.py", "ascseg_cli/weights/weights_manifest.toml")
+MUST = (
+    "ascseg_cli/py.typed",
+    "ascseg_cli/cli/app.py",
+    "ascseg_cli/kernels/cuda/device.cuh",
+    "ascseg_cli/kernels/mamba_mixer/forward.cu",
+    "ascseg_cli/weights/weights_manifest.toml",
+)
 LIMIT = 20_000_000
 
 

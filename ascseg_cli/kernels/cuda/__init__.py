@@ -34,7 +34,6 @@ class Kernel:
     """
 
     def __init__(self, source: Path, name: str, **constants: int | str) -> None:
-        self._name = f"{source.parent.name}/{source.name}: {name}"
         self._launch = _load(source, name, constants)
 
     def __call__(self, grid: tuple[int, ...], block: int, *arguments: Argument, shared: int = 0) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation
+from ascseg_cli.kernels.chain.layers.norm import Normalisation
 from ascseg_cli.kernels.deform_depthwise import gpu, gpu_shares, reference
 
 SLOW = ("a stage of tiny", "several blocks", "33 channels", "wide")  # in slow motion

@@ -13,10 +13,10 @@ from emulator.emulate import COMPILER, emulated
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu
 
-from ascseg_cli.kernels.chain import dense_plan
-from ascseg_cli.kernels.chain.dense_plan import Shape, tile_plan, weight_plan
-from ascseg_cli.kernels.chain.gpu_dense import dense
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running
+from ascseg_cli.kernels.chain.layers import dense_plan
+from ascseg_cli.kernels.chain.layers.dense import dense
+from ascseg_cli.kernels.chain.layers.dense_plan import Shape, tile_plan, weight_plan
+from ascseg_cli.kernels.chain.layers.norm import Normalisation, Running
 from ascseg_cli.kernels.cuda.pixels import pitch, pixels
 
 _ACTIVATE = {"none": lambda u: u, "relu": torch.relu, "gelu": gelu}

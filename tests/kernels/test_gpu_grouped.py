@@ -11,9 +11,9 @@ from torch import Tensor
 from training_cases import DEVICES, Results, judge, on, outcome
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain import gpu_grouped
-from ascseg_cli.kernels.chain.gpu_grouped import grouped
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running
+from ascseg_cli.kernels.chain.layers import grouped as layer
+from ascseg_cli.kernels.chain.layers.grouped import grouped
+from ascseg_cli.kernels.chain.layers.norm import Normalisation, Running
 
 EPS = 1e-5
 _ACTIVATIONS = {"none": lambda u: u, "relu": F.relu, "gelu": F.gelu}
@@ -124,7 +124,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("name", DEVICES)
 def test_it_is_as_exact_as_plain_torch(name, case, monkeypatch):
-    monkeypatch.setattr(gpu_grouped, "_BLOCKS", case.blocks)
+    monkeypatch.setattr(layer, "_BLOCKS", case.blocks)
     with on(name) as device:
         case.judge(device)
 
@@ -211,7 +211,7 @@ def test_it_refuses_float64():
 
 
 def test_small_images_are_cut_finer():
-    large = gpu_grouped._Plan(8, 256, 256, 8, 1, 7)
+    large = layer._Plan(8, 256, 256, 8, 1, 7)
     assert (large.pixels, large.columns, large.tiles) == (8, 32, 512)
     small = replace(large, b=8, h=32, w=32, co=32)
     assert small.pixels == 2

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pixel_cases import DEVICES, SIZES, Leaves, image, judge, on
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain.gpu_layernorm import layer_normed
+from ascseg_cli.kernels.chain.layers.layernorm import layer_normed
 
 CHANNELS = [3, 12, 16, 32, 33, 48, 96, 124, 127, 128]
 

@@ -15,7 +15,8 @@ from test_chain import CHAINS
 from torch import Tensor, nn
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain import Add, Chain, gpu_layers, reference
+from ascseg_cli.kernels.chain import Add, Chain, reference
+from ascseg_cli.kernels.chain.layers import run as layers
 
 SIZES = [(2, 6, 34), (3, 18, 2), (2, 5, 7)]
 EVEN = [(2, 6, 34), (3, 18, 2), (2, 4, 8)]
@@ -65,7 +66,7 @@ def test_layers_are_as_exact_as_plain_torch(device: str, name: str, training: bo
         other = torch.randn(b, abs(others), *size) if others else None
         gradient = torch.randn(reference.chain(x, copy.deepcopy(steps), other).shape)
         there = [None if t is None else t.to(device) for t in (x, other, gradient)]
-        found = run(gpu_layers.chain, steps, *there, torch.float32)
+        found = run(layers.chain, steps, *there, torch.float32)
         draws[0].append({key: t.cpu() for key, t in found.items()})
         for kept, dtype in zip(draws[1:], (torch.float32, torch.float64)):
             kept.append(run(reference.chain, steps, x, other, gradient, dtype))
@@ -94,7 +95,7 @@ def test_parts_side_by_side(device: str) -> None:
     doubled = x.detach().double().requires_grad_()
     chains = [Chain(*(m.to(device) for m in part)) for part in parts]
     exact = reference.side_by_side(doubled, [[copy.deepcopy(m).double() for m in part] for part in parts])
-    y = gpu_layers.side_by_side(x, chains)
+    y = layers.side_by_side(x, chains)
     torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5)
     (y * y).sum().backward()
     (exact * exact).sum().backward()
@@ -104,8 +105,8 @@ def test_parts_side_by_side(device: str) -> None:
 def test_what_layers_cannot_hold_is_named() -> None:
     x = torch.zeros(1, 4, 8, 8)
     with pytest.raises(ShapeError, match=r"Conv2d.* can't be a step"):
-        gpu_layers.chain(x, Chain(nn.Conv2d(4, 4, 3, stride=2)))
+        layers.chain(x, Chain(nn.Conv2d(4, 4, 3, stride=2)))
     with pytest.raises(ShapeError, match=r"Tanh.* can't be a step"):
-        gpu_layers.chain(x, Chain(nn.Tanh()))
+        layers.chain(x, Chain(nn.Tanh()))
     with pytest.raises(ShapeError, match=r"take torch\.float32"):
-        gpu_layers.chain(x.double(), Chain(Add()), x.double())
+        layers.chain(x.double(), Chain(Add()), x.double())

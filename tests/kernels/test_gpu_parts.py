@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from pixel_cases import DEVICES, Leaves, image, judge, norm_leaves, normalised, on, statistics_of
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation
-from ascseg_cli.kernels.chain.gpu_parts import concatenated, sum_of_norms
+from ascseg_cli.kernels.chain.layers.norm import Normalisation
+from ascseg_cli.kernels.chain.layers.parts import concatenated, sum_of_norms
 
 ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu, "sigmoid": torch.sigmoid}
 # channels, whether normalised, activation of each part

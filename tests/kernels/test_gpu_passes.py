@@ -13,7 +13,8 @@ from emulator.emulate import COMPILER, emulated
 from test_chain import CHAINS, conv, double, norm, operands
 from torch import Tensor, nn
 
-from ascseg_cli.kernels.chain import Add, Boost, Chain, Gate, gpu_passes, reference
+from ascseg_cli.kernels.chain import Add, Boost, Chain, Gate, reference
+from ascseg_cli.kernels.chain.passes import run as passes
 
 SIZES = [(2, 6, 10), (1, 9, 34), (0, 4, 4)]
 WIDE = {
@@ -61,9 +62,9 @@ def judge(
     for drawn in draws:
         x, other = (None if t is None else t.to(dtype).to(machine) for t in drawn)
         if not x.numel():
-            assert run(gpu_passes, x, chains, other).numel() == 0
+            assert run(passes, x, chains, other).numel() == 0
             continue
-        got.append(run(gpu_passes, x, chains, other))
+        got.append(run(passes, x, chains, other))
         plain.append(run(reference, x, stored, other))
         exact.append(run(reference, x.double(), doubled, None if other is None else other.double()))
         assert got[-1].permute(0, 2, 3, 1).is_contiguous()
@@ -141,11 +142,11 @@ def test_chains_in_turn_are_as_exact_as_plain_torch(machine, c):
     got, plain, exact = [], [], []
     for b, h, w in [(2, 6, 10), (1, 9, 34), (3, 1, 5)]:
         x = torch.randn(b, c, h, w, device=machine)
-        got.append(gpu_passes.in_turn(x, enter, chains))
+        got.append(passes.in_turn(x, enter, chains))
         plain.append(fold(x, enter, chains))
         exact.append(fold(x.double(), doubled[0], doubled[1:]))
     assert_as_exact(got, plain, exact)
-    assert gpu_passes.in_turn(x[:0], enter, chains).shape == (0, c, 1, 5)
+    assert passes.in_turn(x[:0], enter, chains).shape == (0, c, 1, 5)
 
 
 def fold(x: Tensor, enter: Chain, chains: list[Chain]) -> Tensor:
@@ -163,8 +164,8 @@ def test_batch_mates_do_not_change_a_bit(machine):
         on(machine, conv(3, 8, 7), nn.ReLU(), conv(8, 8, 3), nn.MaxPool2d(2)),
     ):
         x = torch.randn(3, steps[0].in_channels, 12, 20, device=machine)
-        together = gpu_passes.chain(x, steps)
-        assert torch.equal(gpu_passes.chain(x[1:2], steps), together[1:2])
+        together = passes.chain(x, steps)
+        assert torch.equal(passes.chain(x[1:2], steps), together[1:2])
 
 
 def test_a_slice_of_channels_is_read_where_it_lies(machine):
@@ -173,16 +174,16 @@ def test_a_slice_of_channels_is_read_where_it_lies(machine):
     wide = torch.randn(2, 6, 7, 12, device=machine).permute(0, 3, 1, 2)
     for first in (4, 3):
         x = wide[:, first : first + 4]
-        torch.testing.assert_close(gpu_passes.chain(x, steps), reference.chain(x, steps), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(passes.chain(x, steps), reference.chain(x, steps), rtol=1e-5, atol=1e-5)
 
 
 def test_changed_weights_count(machine):
     torch.manual_seed(4)
     layer, after = conv(4, 4, 3).to(machine), norm(4).to(machine)
     steps, x = Chain(layer, after), torch.randn(1, 4, 8, 8, device=machine)
-    gpu_passes.chain(x, steps)
+    passes.chain(x, steps)
     layer.weight.mul_(2)
     after.running_mean.add_(1)
-    torch.testing.assert_close(gpu_passes.chain(x, steps), reference.chain(x, steps), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(passes.chain(x, steps), reference.chain(x, steps), rtol=1e-5, atol=1e-5)
     layer.weight = nn.Parameter(torch.ones(4, 4, 3, 3, device=machine))
-    torch.testing.assert_close(gpu_passes.chain(x, steps), reference.chain(x, steps), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(passes.chain(x, steps), reference.chain(x, steps), rtol=1e-5, atol=1e-5)

@@ -11,8 +11,8 @@ from pixel_cases import DEVICES, SIZES, Leaves, image, judge, norm_leaves, norma
 from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running
-from ascseg_cli.kernels.chain.gpu_pixelwise import applied
+from ascseg_cli.kernels.chain.layers.norm import Normalisation, Running
+from ascseg_cli.kernels.chain.layers.pixelwise import applied
 
 ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu, "sigmoid": torch.sigmoid}
 COMBINATIONS = {

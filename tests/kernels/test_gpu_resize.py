@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from pixel_cases import DEVICES, SIZES, Leaves, image, judge, norm_leaves, normalised, on, statistics_of
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain import gpu_resize
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running
+from ascseg_cli.kernels.chain.layers import resize
+from ascseg_cli.kernels.chain.layers.norm import Normalisation, Running
 
 ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 OPERATIONS = {
@@ -38,7 +38,7 @@ def plain(x, statistics, weight, bias, operation, activation, batch):
 
 def ours(x, statistics, weight, bias, operation, activation, batch):
     norm = None if statistics is None else Normalisation(statistics, weight, bias, 1e-5)
-    return getattr(gpu_resize, operation)(x, norm, activation, batch=batch)
+    return getattr(resize, operation)(x, norm, activation, batch=batch)
 
 
 def leaves(size, norm=True, mean=0.0) -> Leaves:
@@ -108,7 +108,7 @@ def test_ties_and_nan_choose_as_torch_chooses(device, operation):
     x[0, :, 3:6, 4], x[1, 3, 7, 8] = float("nan"), -float("inf")
     with on(device) as place:
         x = x.to(place).requires_grad_()
-        y, _ = getattr(gpu_resize, operation)(x)
+        y, _ = getattr(resize, operation)(x)
         wanted = OPERATIONS[operation](x)
         dy = torch.randint(1, 100, y.shape).float().to(place)  # whole numbers: sums are exact
         got, exact = (torch.autograd.grad(result, x, dy)[0] for result in (y, wanted))
@@ -122,7 +122,7 @@ def test_running_values_move_as_torch_moves_them(device):
         x = image(2, 8, 5, 9).to(place)
         norm = torch.nn.BatchNorm2d(8).to(place)
         running = Running(norm.running_mean.clone(), norm.running_var.clone(), 0.1)
-        gpu_resize.doubled(x, batch=True, running=running)
+        resize.doubled(x, batch=True, running=running)
         norm(OPERATIONS["doubled"](x))
         torch.testing.assert_close(running.mean, norm.running_mean)
         torch.testing.assert_close(running.variance, norm.running_var)
@@ -130,4 +130,4 @@ def test_running_values_move_as_torch_moves_them(device):
 
 def test_one_pixel_cannot_be_halved():
     with pytest.raises(ShapeError, match="2 × 2 pixels or more"):
-        gpu_resize.halved(torch.zeros(1, 4, 1, 5))
+        resize.halved(torch.zeros(1, 4, 1, 5))

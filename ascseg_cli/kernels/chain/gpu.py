@@ -7,29 +7,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ascseg_cli.kernels.chain import Chain, gpu_layers, gpu_passes
+from ascseg_cli.kernels.chain import Chain
+from ascseg_cli.kernels.chain.layers import run as layers
+from ascseg_cli.kernels.chain.passes import run as passes
 
 
 def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
     """See `kernels.chain.chain`."""
-    return (gpu_layers if _by_layers([steps]) else gpu_passes).chain(x, steps, other)
+    return (layers if _by_layers([steps]) else passes).chain(x, steps, other)
 
 
 def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     """See `kernels.chain.side_by_side`."""
-    return (gpu_layers if _by_layers(chains) else gpu_passes).side_by_side(x, chains)
+    return (layers if _by_layers(chains) else passes).side_by_side(x, chains)
 
 
 def gathered(x: Tensor, chains: Sequence[Chain], then: Chain) -> Tensor:
     """See `kernels.chain.gathered`."""
     if _by_layers([*chains, then]):
-        return gpu_layers.gathered(x, chains, then)
-    return gpu_passes.chain(gpu_passes.side_by_side(x, chains), then)
+        return layers.gathered(x, chains, then)
+    return passes.chain(passes.side_by_side(x, chains), then)
 
 
 def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
     """See `kernels.chain.in_turn`."""
-    return (gpu_layers if _by_layers([enter, *chains]) else gpu_passes).in_turn(x, enter, chains)
+    return (layers if _by_layers([enter, *chains]) else passes).in_turn(x, enter, chains)
 
 
 def _by_layers(chains: Sequence[Chain]) -> bool:

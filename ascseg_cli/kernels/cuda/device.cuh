@@ -29,13 +29,6 @@ DEVICE float gelu_slope(float x) {
     return 0.5f * (1.0f + erff(x * 0.70710678118654752f)) + x * density;
 }
 
-DEVICE float silu(float x) { return x * sigmoid(x); }
-
-DEVICE float silu_slope(float x) {
-    const float s = sigmoid(x);
-    return s * (1.0f + x * (1.0f - s));
-}
-
 // log(1 + e^x) as torch has it: x itself above 20
 DEVICE float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
 

@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import Chain
-from ascseg_cli.kernels.chain.gpu_layers import unfinished
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation, norm_gradients
+from ascseg_cli.kernels.chain.layers.norm import Normalisation, norm_gradients
+from ascseg_cli.kernels.chain.layers.run import unfinished
 from ascseg_cli.kernels.cuda import Argument, kernel
 from ascseg_cli.kernels.deform_depthwise import reference
 from ascseg_cli.kernels.deform_depthwise.gpu_shares import SUM_THREADS, WARPS, Gathering, Pixels, Shares

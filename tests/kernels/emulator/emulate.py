@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ascseg_cli.kernels import backend, cuda
@@ -30,13 +31,17 @@ _OPTIONS = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-ffp-contract=fast", "
 
 
 @contextlib.contextmanager
-def emulated() -> Iterator[None]:
-    """Inside, kernels that are asked for run on the CPU, and operators under `auto` take the `gpu` backend."""
+def emulated(tf32: bool = False) -> Iterator[None]:
+    """Inside, kernels that are asked for run on the CPU, and operators under `auto` take the `gpu` backend.
+
+    tf32  what `cuda.precision.tf32_allowed` says; unlike torch's own default, off
+    """
     before = cuda._load, backend.for_operator
     cuda._load, backend.for_operator = load, _for_operator
     cuda.kernel.cache_clear()
     try:
-        yield
+        with torch.backends.cudnn.flags(allow_tf32=tf32):
+            yield
     finally:
         cuda._load, backend.for_operator = before
         cuda.kernel.cache_clear()

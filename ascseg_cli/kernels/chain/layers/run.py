@@ -1,7 +1,7 @@
 """A chain on the GPU with gradients, or with the statistics of the batch: one layer after another.
 
 A normalisation and an activation wait until a layer loads what they belong to, so most are never stored: see
-`gpu_norm.py`. What still waits at the end of the chain is applied there.
+`norm.py`. What still waits at the end of the chain is applied there.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch.utils.checkpoint import checkpoint
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import Chain
-from ascseg_cli.kernels.chain.gpu_dense import dense
-from ascseg_cli.kernels.chain.gpu_grouped import grouped
-from ascseg_cli.kernels.chain.gpu_layernorm import layer_normed
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running, computed_again
-from ascseg_cli.kernels.chain.gpu_parts import MOST, concatenated, fanned, sum_of_norms
-from ascseg_cli.kernels.chain.gpu_pixelwise import applied
-from ascseg_cli.kernels.chain.gpu_resize import doubled, halved, high_passed, pooled_max, pooled_mean
+from ascseg_cli.kernels.chain.layers.dense import dense
+from ascseg_cli.kernels.chain.layers.grouped import grouped
+from ascseg_cli.kernels.chain.layers.layernorm import layer_normed
+from ascseg_cli.kernels.chain.layers.norm import Normalisation, Running, computed_again
+from ascseg_cli.kernels.chain.layers.parts import MOST, concatenated, fanned, sum_of_norms
+from ascseg_cli.kernels.chain.layers.pixelwise import applied
+from ascseg_cli.kernels.chain.layers.resize import doubled, halved, high_passed, pooled_max, pooled_mean
 from ascseg_cli.kernels.chain.steps import Add, Boost, Combination, Gate, HighPass, SoftGate
 
 _SMALL = 2**20  # numbers in an image whose chains are kept for the gradient: they don't fill memory

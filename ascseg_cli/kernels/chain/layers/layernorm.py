@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain.gpu_pixels import Launch, Pixels, finished, float32, fresh, width
+from ascseg_cli.kernels.chain.layers.pixels import Launch, Pixels, finished, float32, fresh, width
 from ascseg_cli.kernels.cuda import Argument, kernel
 
 _SOURCE = Path(__file__).with_name("layernorm.cu")

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ascseg_cli.kernels.chain import gpu_pointwise
-from ascseg_cli.kernels.chain.dense_plan import Plan, Shape, tile_plan, weight_plan
-from ascseg_cli.kernels.chain.gpu_norm import (
+from ascseg_cli.kernels.chain.layers import pointwise
+from ascseg_cli.kernels.chain.layers.dense_plan import Plan, Shape, tile_plan, weight_plan
+from ascseg_cli.kernels.chain.layers.norm import (
     Normalisation,
     Running,
     layer_gradients,
@@ -103,7 +103,7 @@ class _Dense(torch.autograd.Function):
         layer, needs, norm = ctx.layer, ctx.needs_input_grad, (statistics, norm_weight, norm_bias)
         out = _Output.of(dy, dstatistics, y, own, x)
         shape = layer.shape(x, weight)
-        if gpu_pointwise.suits(shape.ci, shape.co, shape.k, together(x), out.vec()):
+        if pointwise.suits(shape.ci, shape.co, shape.k, together(x), out.vec()):
             return *_all_gradients(out, x, weight, norm, layer, needs), None, None
         dx, partials = None, None
         if needs[0] or any(needs[3:6]):
@@ -141,12 +141,12 @@ def _forward(
     shape = layer.shape(x, weight)
     y = new_pixels(x, shape.co)
     constants = layer.constants() | {"BATCH": int(layer.batch)}
-    if gpu_pointwise.suits(shape.ci, shape.co, shape.k, together(x), together(y)):
+    if pointwise.suits(shape.ci, shape.co, shape.k, together(x), together(y)):
         pixel_count = shape.b * shape.h * shape.w
-        launch = gpu_pointwise.forward_launch(pixel_count, shape.ci, shape.co)
+        launch = pointwise.forward_launch(pixel_count, shape.ci, shape.co)
         partials = partial_sums(x, launch.blocks, shape.co) if layer.batch else None
         given = (x, pitch(x), *norm, layer.eps, weight, bias, y, partials, pixel_count)
-        gpu_pointwise.forward(launch, constants | {"CI": shape.ci, "CO": shape.co}, *given)
+        pointwise.forward(launch, constants | {"CI": shape.ci, "CO": shape.co}, *given)
     else:
         plan = tile_plan(shape, together(x))
         partials = partial_sums(x, plan.grid[0], shape.co) if layer.batch else None
@@ -165,7 +165,7 @@ def _all_gradients(
     """The gradients of x, weight, bias, and the norm's statistics, weight and bias, in one pass."""
     shape = layer.shape(x, weight)
     count, biased = shape.b * shape.h * shape.w, needs[2] and not layer.batch
-    launch = gpu_pointwise.backward_launch(count, shape.ci, shape.co)
+    launch = pointwise.backward_launch(count, shape.ci, shape.co)
     dx = new_pixels(x, shape.ci) if needs[0] else None
     summed = layer.normed and any(needs[3:6])
     partials = partial_sums(x, launch.blocks, shape.ci) if summed else None
@@ -173,7 +173,7 @@ def _all_gradients(
     flags = {"BATCH": int(out.z is not None), "SUMMED": int(summed), "BIASED": int(biased)}
     constants = layer.constants() | flags | {"CI": shape.ci, "CO": shape.co}
     given = (out.dy, pitch(out.dy), out.z, out.statistics, out.dstatistics, float(count), weight, x, pitch(x))
-    gpu_pointwise.backward(launch, constants, *given, *norm, layer.eps, dx, partials, slabs, count)
+    pointwise.backward(launch, constants, *given, *norm, layer.eps, dx, partials, slabs, count)
     return _finished(partials, slabs, dx, weight, norm, layer, needs)
 
 

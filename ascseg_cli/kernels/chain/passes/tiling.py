@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import codes as k
-from ascseg_cli.kernels.chain.passes_packing import Branch, padded
+from ascseg_cli.kernels.chain.passes.packing import Branch, padded
 from ascseg_cli.kernels.chain.plan import Draft
 
 _TILES = [

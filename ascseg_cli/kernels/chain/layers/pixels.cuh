@@ -1,6 +1,6 @@
 // Pixels of channels-last images, VEC (4 or 1) channels a thread: consecutive threads take consecutive numbers of
 // memory. A thread keeps its channels from pixel to pixel, so it can hold their norms and add up over pixels.
-// The grid is (blocks of an image, 1, images); a thread takes at most 32 pixels, see `gpu_pixels.Launch`.
+// The grid is (blocks of an image, 1, images); a thread takes at most 32 pixels, see `pixels.Launch`.
 #pragma once
 #include "norm.cuh"
 #include "sums.cuh"
@@ -88,7 +88,7 @@ DEVICE void add_about(Numbers pivot, Numbers v, float (&sums)[2][VEC]) {
 }
 
 // Adds up the sums of all threads that share a channel, that is every `period`-th one; out[row * stride + channel].
-// scratch: `gpu_pixels.Launch.scratch` bytes. Starts with a barrier.
+// scratch: `pixels.Launch.scratch` bytes. Starts with a barrier.
 template <int ROWS>
 DEVICE void add_up(const float (&sums)[ROWS][VEC], int period, float* scratch, double* out, int stride) {
     const int groups = blockDim.x / period, group = threadIdx.x / period, slot = threadIdx.x - group * period;

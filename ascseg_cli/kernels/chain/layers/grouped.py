@@ -15,7 +15,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation, Running, norm_gradients, partial_sums, statistics_from
+from ascseg_cli.kernels.chain.layers.norm import (
+    Normalisation,
+    Running,
+    norm_gradients,
+    partial_sums,
+    statistics_from,
+)
 from ascseg_cli.kernels.cuda import kernel
 from ascseg_cli.kernels.cuda.pixels import new_pixels, pitch, pixels, together
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain.gpu_norm import Normalisation
+from ascseg_cli.kernels.chain.layers.norm import Normalisation
 from ascseg_cli.kernels.cuda import Argument, kernel
 
 _SOURCE = Path(__file__).with_name("sums.cu")

@@ -18,8 +18,8 @@ from torch import Tensor
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import Chain
 from ascseg_cli.kernels.chain import codes as k
-from ascseg_cli.kernels.chain.passes_packing import Branch, branch_of, row, slices_of
-from ascseg_cli.kernels.chain.passes_tiling import Load, Tiling, load_of, tiling
+from ascseg_cli.kernels.chain.passes.packing import Branch, branch_of, row, slices_of
+from ascseg_cli.kernels.chain.passes.tiling import Load, Tiling, load_of, tiling
 from ascseg_cli.kernels.chain.plan import Draft, drafts_of
 from ascseg_cli.kernels.cuda import kernel
 

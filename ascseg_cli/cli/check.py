@@ -33,7 +33,7 @@ def check(
     Exits with 0 if all can be used, 1 if some files can't, 3 if none can.
     With --fix the clean copy is meant.
 
-    Example:  ascseg check examples/lesions
+    Example:  ascseg check examples/practice
     """
     import json
 

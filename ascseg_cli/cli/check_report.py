@@ -126,7 +126,7 @@ def _copies(copies: tuple[Copies, ...]) -> str:
     if not copies:
         return "none"
     exact, across = sum(one.exact for one in copies), sum(one.across for one in copies)
-    return f"{exact:,} exact pairs, {len(copies) - exact:,} near ones; {across:,} in different parts"
+    return f"{len(copies):,} pairs: {exact:,} exact, {len(copies) - exact:,} near; {across:,} in different parts"
 
 
 def _copy_words(copies: Copies) -> str:

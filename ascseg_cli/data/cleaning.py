@@ -69,6 +69,8 @@ def clean(report: Report, output: Path, threads: int, done: Callable[[], None] =
     try:
         written = _write_all(list(zip(good, stems)), temporary, threads, done)
         (temporary / SPLIT).write_text(_split_of(report.split, written).csv(), "utf-8", newline="\n")
+        if output.is_dir():
+            output.rmdir()  # it is empty, but Windows renames over no folder
         os.replace(temporary, output)
     except OSError as error:
         raise OutputError(f"{output} can't be written: {error.strerror or error}") from error

@@ -62,8 +62,13 @@ def _several(levels: np.ndarray, counts: np.ndarray, top: int) -> MaskKind:
 
 
 def _colours(values: np.ndarray) -> int:
-    """How many colours the foreground has, by which of its channels are above half; rare ones are JPEG's edges."""
-    scale = np.iinfo(values.dtype).max // 2
-    patterns = ((values > scale) * np.array([1, 2, 4], np.uint8)).sum(axis=2, dtype=np.uint8)
+    """How many colours the foreground has, by which of its channels are above half; grey is one of them.
+
+    Rare ones are the edges of JPEG, and so are pixels whose channels hardly differ.
+    """
+    half = np.iinfo(values.dtype).max // 2
+    low, high = values.min(axis=2), values.max(axis=2)
+    patterns = ((values > half) * np.array([1, 2, 4], np.uint8)).sum(axis=2, dtype=np.uint8)
+    patterns[(high > half) & (high - low < half // 2)] = 7
     counts = np.bincount(patterns.ravel(), minlength=8)[1:]
     return int((counts > _LEAST_COLOUR * max(1, counts.sum())).sum())

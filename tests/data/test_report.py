@@ -85,6 +85,8 @@ def _kind(data: bytes) -> tuple[str, bool]:
 
 MASK = blot()
 RED = np.stack([MASK * 255, MASK * 0, MASK * 0], axis=2).astype(np.uint8)
+SPECK = np.zeros((60, 80, 3), np.uint8)
+SPECK[21:26, 33:40] = 255
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,7 @@ RED = np.stack([MASK * 255, MASK * 0, MASK * 0], axis=2).astype(np.uint8)
         (by_pillow(RED, "PNG"), ("0/255", False)),
         (by_pillow(RED | RED[::-1, :, ::-1], "PNG"), ("colours", True)),
         (halos(MASK), ("grey halos", False)),
+        (by_pillow(SPECK, "JPEG", quality=90), ("grey halos", False)),  # in colour, as Kvasir-SEG's masks are
         (by_pillow(picture(3)[:, :, 0], "PNG"), ("grey", True)),
         (by_pillow(MASK * np.uint8(0), "PNG"), ("empty", False)),
         (by_pillow(MASK * np.uint8(0) + np.uint8(255), "PNG"), ("0/255", False)),

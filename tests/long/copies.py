@@ -37,7 +37,8 @@ def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
 
 
 def scaled(pixels: np.ndarray, factor: float, how: int = cv2.INTER_AREA) -> np.ndarray:
-    return cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=how)
+    height, width = (max(1, round(length * factor)) for length in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=how)
 
 
 def cropped(pixels: np.ndarray, share: float) -> np.ndarray:

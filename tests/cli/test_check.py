@@ -100,3 +100,64 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(run: Run, tmp_pa
     assert code == 1
     assert "\x1b" not in out
     assert r"images/b\x1b[31m.png" in out
+
+
+OFFICIAL = {  # image, mask, and what the download holds besides, as far as its readers know
+    "isic2017": (
+        "ISIC-2017_Training_Data/ISIC-2017_Training_Data/ISIC_1.jpg",
+        "ISIC-2017_Training_Part1_GroundTruth/ISIC-2017_Training_Part1_GroundTruth/ISIC_1_segmentation.png",
+        ["ISIC-2017_Training_Data/ISIC-2017_Training_Data/ISIC_1_superpixels.png"],
+        [
+            "ISIC-2017_Training_Data/ISIC-2017_Training_Data_metadata.csv",
+            "ISIC-2017_Training_Part3_GroundTruth.csv",
+        ],
+    ),
+    "isic2018": (
+        "ISIC2018_Task1-2_Training_Input/ISIC_1.jpg",
+        "ISIC2018_Task1_Training_GroundTruth/ISIC_1_segmentation.png",
+        ["ISIC2018_Task2_Training_GroundTruth_v3/ISIC_1_attribute_globules.png"],
+        ["ISIC2018_Task1-2_Training_Input/ATTRIBUTION.txt", "ISIC2018_Task1-2_Training_Input/LICENSE.txt"],
+    ),
+    "ph2": (
+        "PH2Dataset/PH2 Dataset images/IMD002/IMD002_Dermoscopic_Image/IMD002.bmp",
+        "PH2Dataset/PH2 Dataset images/IMD002/IMD002_lesion/IMD002_lesion.bmp",
+        ["PH2Dataset/PH2 Dataset images/IMD002/IMD002_roi/IMD002_R1_Label4.bmp"],
+        ["PH2Dataset/PH2_dataset.txt", "PH2Dataset/PH2_dataset.xlsx"],
+    ),
+    "kvasir": (
+        "kvasir-seg/Kvasir-SEG/images/cju0.jpg",
+        "kvasir-seg/Kvasir-SEG/masks/cju0.jpg",
+        [],
+        ["kvasir-seg/Kvasir-SEG/kavsir_bboxes.json", "kvasir-seg/__MACOSX/._images"],
+    ),
+    "busi": (
+        "archive/Dataset_BUSI_with_GT/benign/benign (1).png",
+        "archive/Dataset_BUSI_with_GT/benign/benign (1)_mask.png",
+        ["archive/Dataset_BUSI_with_GT/benign/benign (1)_mask_1.png"],
+        ["archive/Dataset_BUSI_with_GT/normal/Thumbs.db"],
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", OFFICIAL)
+def test_what_official_downloads_hold_besides_is_no_problem(run: Run, tmp_path: Path, layout: str) -> None:
+    image, mask, pictures, others = OFFICIAL[layout]
+    save(tmp_path / image, picture(1))
+    for name in (mask, *pictures):
+        save(tmp_path / name, blot().astype("uint8") * 255)
+    for name in others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    code, out, _ = run(tmp_path, "--json")
+    facts = json.loads(out)
+    assert (facts["layout"], facts["pairs"], facts["usable"], facts["remarks"]) == (layout, 1, 1, [])
+    assert code == 0
+
+
+def test_a_folder_of_an_unknown_form_says_what_it_holds(run: Run, tmp_path: Path) -> None:
+    save(tmp_path / "imgs/a.png", picture(1))
+    save(tmp_path / "labels/a.png", blot())
+    code, _, err = run(tmp_path)
+    assert code == 3
+    assert "images lie in labels/ (1), imgs/ (1)" in err
+    assert "put your own into images/ and masks/" in err

@@ -133,7 +133,8 @@ def _copies(copies: tuple[Copies, ...]) -> str:
     if not copies:
         return "none"
     exact, across = sum(one.exact for one in copies), sum(one.across for one in copies)
-    return f"{_many(len(copies), 'pair', 'pairs')}: {exact:,} exact, {len(copies) - exact:,} near; {across:,} in different parts"
+    many = _many(len(copies), "pair", "pairs")
+    return f"{many}: {exact:,} exact, {len(copies) - exact:,} near; {across:,} in different parts"
 
 
 def _copy_words(copies: Copies) -> str:

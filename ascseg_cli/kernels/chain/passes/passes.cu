@@ -62,7 +62,7 @@ DEVICE float4 tile_number(const Place& place, const Input& x, int pixel, int g) 
     constexpr int ROW = round_up(padded(CHANNELS), 4);
     const int row = place.top - HALO + pixel / COLUMNS, column = place.left - HALO + pixel % COLUMNS;
     float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (row < 0 || row >= place.h || column < 0 || column >= place.w) return v;
+    if (row < 0 || row >= place.h || column < 0 || column >= place.w || 4 * g >= CHANNELS) return v;
     v = resized<X_WHOLE>(x, row, column, 4 * g, CHANNELS - 4 * g);
     if constexpr (AFFINE_AT >= 0) {
         const float* factors = place.source + AFFINE_AT + 4 * g;
@@ -72,15 +72,18 @@ DEVICE float4 tile_number(const Place& place, const Input& x, int pixel, int g) 
 }
 
 DEVICE void read_tile(const Place& place, const Input& x) {
-    constexpr int G = TENSOR ? CHANNELS / 8 : planes(CHANNELS);
+    constexpr int G = TENSOR ? tensor_planes(CHANNELS) : planes(CHANNELS);
     #pragma unroll 4
     for (int i = threadIdx.x; i < PLANE * G; i += THREADS) {
         const int g = i % G, p = i / G;
-        if constexpr (TENSOR) {
+        if constexpr (TENSOR == HALVES) {
             const float4 a = tile_number(place, x, p, 2 * g), b = tile_number(place, x, p, 2 * g + 1);
             reinterpret_cast<uint4*>(place.tile)[g * PLANE + p] = {
                 rounded2(a.x, a.y), rounded2(a.z, a.w), rounded2(b.x, b.y), rounded2(b.z, b.w)
             };
+        } else if constexpr (TENSOR == TF32) {
+            const float4 v = tile_number(place, x, p, g);
+            place.tile[g * PLANE + p] = {tf32(v.x), tf32(v.y), tf32(v.z), tf32(v.w)};
         } else {
             place.tile[g * PLANE + p] = tile_number(place, x, p, g);
         }

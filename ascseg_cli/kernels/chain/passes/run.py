@@ -18,10 +18,11 @@ from torch import Tensor
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import Chain
 from ascseg_cli.kernels.chain import codes as k
-from ascseg_cli.kernels.chain.passes.packing import Branch, branch_of, row, slices_of
+from ascseg_cli.kernels.chain.passes.packing import HALVES, TF32, Branch, branch_of, row, slices_of
 from ascseg_cli.kernels.chain.passes.tiling import Load, Tiling, load_of, tiling
 from ascseg_cli.kernels.chain.plan import Draft, drafts_of
 from ascseg_cli.kernels.cuda import kernel
+from ascseg_cli.kernels.cuda.precision import tf32_allowed
 
 _SOURCE = Path(__file__).with_name("passes.cu")
 
@@ -34,7 +35,7 @@ class Pass:
     others: int
     enter: list[np.ndarray] = field(default_factory=list)  # factors and summands of the image, if any
     carries: bool = False  # each draft but the first adds the result of the one before; only the last is written
-    tables: dict[tuple[int, bool], tuple[list[Branch], Tensor]] = field(default_factory=dict)
+    tables: dict[tuple[int, int], tuple[list[Branch], Tensor]] = field(default_factory=dict)
     ways: dict[Any, Way] = field(default_factory=dict)
 
     @property
@@ -43,10 +44,10 @@ class Pass:
 
     @property
     def dense(self) -> bool:
-        """Are all convolutions such as tensor cores can do?"""
-        return all(d.over == k.DENSE and d.size > 1 and d.into % 8 == 0 for d in self.drafts)
+        """Are all convolutions such as tensor cores do well?"""
+        return all(d.over == k.DENSE and d.size > 1 and d.into > 2 and d.over_out > 3 for d in self.drafts)
 
-    def table(self, slices: int, tensor: bool, device: torch.device) -> tuple[list[Branch], Tensor]:
+    def table(self, slices: int, tensor: int, device: torch.device) -> tuple[list[Branch], Tensor]:
         """The branches, and all numbers on the device; those of one slice stand for all."""
         if (slices, tensor) not in self.tables:
             drafts = self.drafts if slices == 1 else slices_of(self.drafts[0], slices)
@@ -271,16 +272,24 @@ def _way(one: Pass, x: Tensor, size: tuple[int, int]) -> Way:
     Batches between two powers of two are cut alike, so that few kernels need to be compiled.
     """
     b = 1 << (len(x) - 1).bit_length()
-    key = (b, size, x.dtype)
+    tensor = _tensor(x.dtype) if one.dense else 0
+    key = (b, size, x.dtype, tensor)
     if key not in one.ways:
         try:
-            one.ways[key] = _soonest(one, x, b, size, x.dtype == torch.bfloat16 and one.dense)
-        except ShapeError:  # planes of eight channels need wider tiles
-            one.ways[key] = _soonest(one, x, b, size, False)
+            one.ways[key] = _soonest(one, x, b, size, tensor)
+        except ShapeError:  # tensor cores need wider tiles
+            one.ways[key] = _soonest(one, x, b, size, 0)
     return one.ways[key]
 
 
-def _soonest(one: Pass, x: Tensor, b: int, size: tuple[int, int], tensor: bool) -> Way:
+def _tensor(dtype: torch.dtype) -> int:
+    """What tensor cores may multiply of an image."""
+    if dtype == torch.bfloat16:
+        return HALVES
+    return TF32 if tf32_allowed() else 0
+
+
+def _soonest(one: Pass, x: Tensor, b: int, size: tuple[int, int], tensor: int) -> Way:
     ways = []
     for slices in _slicings(one):
         branches, numbers = one.table(slices, tensor, x.device)
@@ -318,7 +327,7 @@ def _constants(branches: list[Branch], ends: list[int], load: Load, way: Tiling)
         "STRIP": way.strip,
         "SPLIT": way.split,
         "SPREAD": int(way.spread),
-        "TENSOR": int(load.tensor),
+        "TENSOR": load.tensor,
         "CARRY": branches[-1].channels if load.carries else 0,
         "EXCHANGE_AT": way.exchange_at,
         "OTHERS_AT": way.others_at,

@@ -45,11 +45,7 @@ DEVICE Between doubled(int i, int n) {
 template <bool WHOLE> DEVICE float4 resized(const Input& x, int row, int column, int first, int count) {
     const Number* from = x.first + first;
     const auto at = [&](int r, int c) { return read_some<WHOLE>(from + (r * x.w + c) * x.pitch, count); };
-    if constexpr (RESIZE_IN == resize::DOUBLE) {
-        const Between r = doubled(row, x.h), c = doubled(column, x.w);
-        const float4 a = between(at(r.near, c.near), at(r.near, c.far), c.share);
-        return between(a, between(at(r.far, c.near), at(r.far, c.far), c.share), r.share);
-    } else if constexpr (RESIZE_IN == resize::HALVE) {
+    if constexpr (RESIZE_IN == resize::HALVE) {
         const float4 a = larger4(at(2 * row, 2 * column), at(2 * row, 2 * column + 1));
         return larger4(a, larger4(at(2 * row + 1, 2 * column), at(2 * row + 1, 2 * column + 1)));
     } else {
@@ -57,36 +53,67 @@ template <bool WHOLE> DEVICE float4 resized(const Input& x, int row, int column,
     }
 }
 
-// Four channels of a pixel of the tile; 0 outside the image.
-DEVICE float4 tile_number(const Place& place, const Input& x, int pixel, int g) {
+// Four channels of a pixel into the tile; 0 outside the image.
+DEVICE void keep(const Place& place, int line, int column, int g, float4 v) {
     constexpr int ROW = round_up(padded(CHANNELS), 4);
-    const int row = place.top - HALO + pixel / COLUMNS, column = place.left - HALO + pixel % COLUMNS;
-    float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (row < 0 || row >= place.h || column < 0 || column >= place.w || 4 * g >= CHANNELS) return v;
-    v = resized<X_WHOLE>(x, row, column, 4 * g, CHANNELS - 4 * g);
-    if constexpr (AFFINE_AT >= 0) {
+    const int row = place.top - HALO + line, left = place.left - HALO + column, pixel = line * COLUMNS + column;
+    if (row < 0 || row >= place.h || left < 0 || left >= place.w) v = {0.0f, 0.0f, 0.0f, 0.0f};
+    else if constexpr (AFFINE_AT >= 0) {
         const float* factors = place.source + AFFINE_AT + 4 * g;
         v = scaled(v, load4(factors), load4(factors + ROW));
     }
-    return v;
+    if constexpr (TENSOR == HALVES)
+        reinterpret_cast<uint2*>(place.tile + g / 2 * PLANE + pixel)[g % 2] = {rounded2(v.x, v.y), rounded2(v.z, v.w)};
+    else if constexpr (TENSOR == TF32)
+        place.tile[g * PLANE + pixel] = {tf32(v.x), tf32(v.y), tf32(v.z), tf32(v.w)};
+    else
+        place.tile[g * PLANE + pixel] = v;
+}
+
+constexpr int FOURS = TENSOR == HALVES ? 2 * tensor_planes(CHANNELS) : planes(CHANNELS);  // of a tile's pixel
+
+// Two rows and columns of a doubled image lie between the same four pixels, where the first row and column are odd.
+DEVICE void read_doubled(const Place& place, const Input& x) {
+    const int above = (place.top - HALO + 1) & 1, before = (place.left - HALO + 1) & 1;
+    const int across = (COLUMNS + before + 1) / 2, count = (LINES + above + 1) / 2 * across;
+    #pragma unroll 1
+    for (int i = threadIdx.x; i < count * FOURS; i += THREADS) {
+        const int g = i % FOURS, line = i / FOURS / across * 2 - above, column = i / FOURS % across * 2 - before;
+        const int row = place.top - HALO + line, left = place.left - HALO + column;
+        float4 v[2][2];
+        const auto inside = [](int place, int n) { return max(0, min(place, n - 1)); };
+        const int rows[] = {inside((row - 1) / 2, x.h), inside((row + 1) / 2, x.h)};
+        const int columns[] = {inside((left - 1) / 2, x.w), inside((left + 1) / 2, x.w)};
+        #pragma unroll
+        for (int r = 0; r < 2; r++)
+            #pragma unroll
+            for (int c = 0; c < 2; c++) {
+                v[r][c] = {0.0f, 0.0f, 0.0f, 0.0f};
+                const Number* from = x.first + (rows[r] * x.w + columns[c]) * x.pitch + 4 * g;
+                if (4 * g < CHANNELS) v[r][c] = read_some<X_WHOLE>(from, CHANNELS - 4 * g);
+            }
+        #pragma unroll
+        for (int c = 0; c < 2; c++) {
+            const float share = doubled(left + c, x.w).share;
+            const float4 upper = between(v[0][c], v[0][1 - c], share), lower = between(v[1][c], v[1][1 - c], share);
+            if (column + c < 0 || column + c >= COLUMNS) continue;
+            if (line >= 0) keep(place, line, column + c, g, between(upper, lower, doubled(row, x.h).share));
+            if (line + 1 < LINES)
+                keep(place, line + 1, column + c, g, between(lower, upper, doubled(row + 1, x.h).share));
+        }
+    }
 }
 
 DEVICE void read_tile(const Place& place, const Input& x) {
-    constexpr int G = TENSOR ? tensor_planes(CHANNELS) : planes(CHANNELS);
+    if constexpr (RESIZE_IN == resize::DOUBLE) { read_doubled(place, x); return; }
     #pragma unroll 4
-    for (int i = threadIdx.x; i < PLANE * G; i += THREADS) {
-        const int g = i % G, p = i / G;
-        if constexpr (TENSOR == HALVES) {
-            const float4 a = tile_number(place, x, p, 2 * g), b = tile_number(place, x, p, 2 * g + 1);
-            reinterpret_cast<uint4*>(place.tile)[g * PLANE + p] = {
-                rounded2(a.x, a.y), rounded2(a.z, a.w), rounded2(b.x, b.y), rounded2(b.z, b.w)
-            };
-        } else if constexpr (TENSOR == TF32) {
-            const float4 v = tile_number(place, x, p, g);
-            place.tile[g * PLANE + p] = {tf32(v.x), tf32(v.y), tf32(v.z), tf32(v.w)};
-        } else {
-            place.tile[g * PLANE + p] = tile_number(place, x, p, g);
-        }
+    for (int i = threadIdx.x; i < PLANE * FOURS; i += THREADS) {
+        const int g = i % FOURS, line = i / FOURS / COLUMNS, column = i / FOURS % COLUMNS;
+        const int row = place.top - HALO + line, left = place.left - HALO + column;
+        float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (row >= 0 && row < place.h && left >= 0 && left < place.w && 4 * g < CHANNELS)
+            v = resized<X_WHOLE>(x, row, left, 4 * g, CHANNELS - 4 * g);
+        keep(place, line, column, g, v);
     }
 }
 

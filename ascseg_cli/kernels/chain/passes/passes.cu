@@ -13,12 +13,17 @@ constexpr int GROWN = RESIZE_OUT == resize::DOUBLE ? 2 : 1, SHRUNK = RESIZE_OUT 
 constexpr int EDGE = RESIZE_OUT == resize::DOUBLE ? 1 : 0;  // pixels at a tile's rim that only its neighbours need
 constexpr int OUT_W = (TILE_W - 2 * EDGE) * GROWN / SHRUNK, OUT_H = (TILE_H - 2 * EDGE) * GROWN / SHRUNK;
 
-struct Output { Number* first; int pitch, h, w, top, left; };
+struct Output { Number* first; int pitch, h, w, top, left; size_t apart; };
 typedef float Carry[STRIP][CARRY ? share(CARRY) : 1];  // the result of the branch before
 
 // ---- reading -----------------------------------------------------------------------------------------------
 
-struct Input { const Number* first; int pitch, h, w; };
+struct Input { const Number* first; int pitch, h, w; size_t apart; };
+
+// Where a channel of a pixel lies, in an image or in so many images of PART channels each.
+template <int PART> DEVICE size_t place_of(int channel, size_t apart) {
+    return PART ? channel / max(PART, 1) * apart + channel % max(PART, 1) : channel;
+}
 
 DEVICE float4 larger4(float4 a, float4 b) {
     return {fmaxf(a.x, b.x), fmaxf(a.y, b.y), fmaxf(a.z, b.z), fmaxf(a.w, b.w)};
@@ -43,7 +48,7 @@ DEVICE Between doubled(int i, int n) {
 }
 
 template <bool WHOLE> DEVICE float4 resized(const Input& x, int row, int column, int first, int count) {
-    const Number* from = x.first + first;
+    const Number* from = x.first + place_of<X_PART>(first, x.apart);
     const auto at = [&](int r, int c) { return read_some<WHOLE>(from + (r * x.w + c) * x.pitch, count); };
     if constexpr (RESIZE_IN == resize::HALVE) {
         const float4 a = larger4(at(2 * row, 2 * column), at(2 * row, 2 * column + 1));
@@ -89,7 +94,7 @@ DEVICE void read_doubled(const Place& place, const Input& x) {
             #pragma unroll
             for (int c = 0; c < 2; c++) {
                 v[r][c] = {0.0f, 0.0f, 0.0f, 0.0f};
-                const Number* from = x.first + (rows[r] * x.w + columns[c]) * x.pitch + 4 * g;
+                const Number* from = x.first + place_of<X_PART>(4 * g, x.apart) + (rows[r] * x.w + columns[c]) * x.pitch;
                 if (4 * g < CHANNELS) v[r][c] = read_some<X_WHOLE>(from, CHANNELS - 4 * g);
             }
         #pragma unroll
@@ -157,7 +162,7 @@ template <int C> DEVICE void write(const Place& place, const Output& y, int chan
             #pragma unroll
             for (int o = 0; o < C; o++) part(four, o) = v[j][o];
             if (row < y.h && column < y.w)
-                write_some<Y_WHOLE>(y.first + (row * y.w + column) * y.pitch + channel, four, C);
+                write_some<Y_WHOLE>(y.first + place_of<Y_PART>(channel, y.apart) + (row * y.w + column) * y.pitch, four, C);
         }
     } else {
         put<C>(place, v);
@@ -165,7 +170,8 @@ template <int C> DEVICE void write(const Place& place, const Output& y, int chan
         for (int i = threadIdx.x; i < OUT_W * OUT_H * G; i += THREADS) {
             const int g = i % G, p = i / G, row = p / OUT_W, column = p % OUT_W;
             if (y.top + row >= y.h || y.left + column >= y.w) continue;
-            Number* to = y.first + ((y.top + row) * y.w + y.left + column) * y.pitch + channel + 4 * g;
+            Number* to = y.first + place_of<Y_PART>(channel + 4 * g, y.apart);
+            to += ((y.top + row) * y.w + y.left + column) * y.pitch;
             write_some<Y_WHOLE>(to, grown_or_shrunk(place, place.exchange + g * PIXELS, row, column, y), C - 4 * g);
         }
     }
@@ -264,14 +270,15 @@ template <int AT, int NUMBER> DEVICE void preload(float* to, const float* from) 
 }
 
 // x (b, hx, wx, …), other (b, h, w, …) or, for a boost, (b, …), y (b, …); h, w after x's resizing. Pitches: numbers
-// from pixel to pixel. Grid: tiles of all images; slices of the output channels, or branches.
+// from pixel to pixel. X_PART or Y_PART where x or y is so many images of as many channels each, one after another:
+// (parts, b, …). Grid: tiles of all images; slices of the output channels, or branches.
 KERNEL __launch_bounds__(THREADS) passes(
     const Number* x, int x_pitch, int hx, int wx, const Number* other, int other_pitch,
     Number* y, int y_pitch, const float* numbers, int h, int w, int across, int down
 ) {
     SHARED(float4, memory);
     const int tile = blockIdx.x % (across * down), slice = SPREAD ? 0 : blockIdx.y;
-    const size_t image = blockIdx.x / (across * down);
+    const size_t image = blockIdx.x / (across * down), images = gridDim.x / (across * down);
     const int strip = threadIdx.x % STRIPS;
     Place place;
     place.split = threadIdx.x / STRIPS;
@@ -289,9 +296,10 @@ KERNEL __launch_bounds__(THREADS) passes(
     const int hy = h * GROWN / SHRUNK, wy = w * GROWN / SHRUNK;
     const Output out = {
         y + image * (size_t(hy) * wy * y_pitch), y_pitch, hy, wy,
-        tile / across * OUT_H, tile % across * OUT_W
+        tile / across * OUT_H, tile % across * OUT_W, images * hy * wy * y_pitch
     };
-    read_tile(place, {x + image * (size_t(hx) * wx * x_pitch) + slice * SLICE_IN, x_pitch, hx, wx});
+    read_tile(place, {x + image * (size_t(hx) * wx * x_pitch) + slice * SLICE_IN, x_pitch, hx, wx,
+                      images * hx * wx * x_pitch});
     if constexpr (OTHERS > 0) {
         const size_t other_size = BOOSTS ? size_t(other_pitch) : size_t(h) * w * other_pitch;
         read_others(place, other + image * other_size + slice * SLICE_OUT, other_pitch);

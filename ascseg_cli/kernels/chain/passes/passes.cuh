@@ -219,7 +219,8 @@ DEVICE void depthwise(const Place& place, const float4* first, int pitch, int pl
 // Each output has EACH inputs. Numbers: biases, in fours, then [column of taps][tap][output][input].
 template <int OUT, int EACH, int K, int D, int AT>
 DEVICE void grouped(const Place& place, const float4* first, int pitch, int plane, float (&v)[STRIP][share(OUT)]) {
-    constexpr int N = share(OUT), WEIGHTS = AT + round_up(OUT, 4);
+    constexpr int N = share(OUT), WEIGHTS = AT + round_up(OUT, 4), REACH = STRIP + (K - 1) * D;
+    constexpr int TOGETHER = EACH % 4 == 0 ? 4 : 1;
     #pragma unroll
     for (int o = 0; o < N; o++) {
         const int channel = place.split * N + o;
@@ -228,28 +229,29 @@ DEVICE void grouped(const Place& place, const float4* first, int pitch, int plan
         for (int j = 0; j < STRIP; j++) v[j][o] = there ? place.numbers[AT + channel] : 0.0f;
         if (!there) continue;
         #pragma unroll 1
-        for (int tap = 0; tap < K * K; tap++) {
-            const int at = (tap % K * pitch + tap / K) * D;
-            const float* weights = place.numbers + WEIGHTS + (tap * OUT + channel) * EACH;
-            if constexpr (EACH % 4 == 0) {
-                for (int i = 0; i < EACH; i += 4) {
-                    const float4* x = first + (channel * EACH + i) / 4 * plane + at;
-                    const float4 weight = load4(weights + i);
+        for (int q = 0; q < K; q++) {
+            const float* weights = place.numbers + WEIGHTS + (q * K * OUT + channel) * EACH;
+            #pragma unroll 1
+            for (int i = 0; i < EACH; i += TOGETHER) {
+                const int input = channel * EACH + i;
+                const float4* column = first + input / 4 * plane + q * D;
+                float x[REACH][TOGETHER];
+                #pragma unroll
+                for (int r = 0; r < REACH; r++) {
+                    float4 four;
+                    if constexpr (TOGETHER == 4) four = column[r * pitch];
+                    else four.x = reinterpret_cast<const float*>(column + r * pitch)[input % 4];
                     #pragma unroll
-                    for (int j = 0; j < STRIP; j++) {
-                        const float4 a = x[j * pitch];
-                        v[j][o] = fmaf(a.x, weight.x, fmaf(a.y, weight.y, v[j][o]));
-                        v[j][o] = fmaf(a.z, weight.z, fmaf(a.w, weight.w, v[j][o]));
+                    for (int n = 0; n < TOGETHER; n++) x[r][n] = part(four, n);
+                }
+                #pragma unroll
+                for (int r = 0; r < K; r++)
+                    #pragma unroll
+                    for (int n = 0; n < TOGETHER; n++) {
+                        const float weight = weights[r * OUT * EACH + i + n];
+                        #pragma unroll
+                        for (int j = 0; j < STRIP; j++) v[j][o] = fmaf(x[r * D + j][n], weight, v[j][o]);
                     }
-                }
-            } else {
-                for (int i = 0; i < EACH; i++) {
-                    const int input = channel * EACH + i;
-                    const float4* x = first + input / 4 * plane + at;
-                    #pragma unroll
-                    for (int j = 0; j < STRIP; j++)
-                        v[j][o] = fmaf(reinterpret_cast<const float*>(x + j * pitch)[input % 4], weights[i], v[j][o]);
-                }
             }
         }
     }

@@ -80,6 +80,22 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     return _run(x, _prepared(x, chains, None, _lanes), None)
 
 
+def gathered(x: Tensor, chains: Sequence[Chain], then: Chain) -> Tensor:
+    """See `kernels.chain.gathered`; each chain's result is an image of its own, so that writes leave no gaps."""
+    lanes = _prepared(x, chains, None, _lanes)
+    (following,) = _prepared(x, [then], None, _lanes, sum(lane.channels for lane in lanes))
+    each = lanes[-1].channels // len(lanes[-1].passes[-1].drafts)
+    sizes = {draft.channels for lane in lanes for draft in lane.passes[-1].drafts}
+    if sizes != {each} or each % 4:
+        return chain(side_by_side(x, chains), then)
+    parts = x.new_empty(len(chains), len(x), *_size_after(lanes[0], x.shape[2:]), each)
+    for lane in lanes:
+        _run_lane(lane, _pixels(x), None, parts[lane.first // each : (lane.first + lane.channels) // each])
+    y = x.new_empty(len(x), *_size_after(following, parts.shape[2:4]), following.channels)
+    _run_lane(following, parts, None, y)
+    return y.permute(0, 3, 1, 2)
+
+
 def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
     """See `kernels.chain.in_turn`; one launch where a norm enters and each chain is a single pass."""
     lanes = _prepared(x, [enter, *chains], None, _turns)
@@ -98,17 +114,20 @@ def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
 Build = Callable[[Sequence[Chain], int, int], "list[Lane]"]
 
 
-def _prepared(x: Tensor, chains: Sequence[Chain], other: Tensor | None, build: Build) -> list[Lane]:
-    """Made anew where a weight has changed since."""
+def _prepared(
+    x: Tensor, chains: Sequence[Chain], other: Tensor | None, build: Build, channels: int = 0
+) -> list[Lane]:
+    """Made anew where a weight has changed since; `channels` come in where they aren't x's."""
     if x.dtype not in (torch.float32, torch.bfloat16):
         raise ShapeError(f"x is {x.dtype}; the gpu backend takes torch.float32 and torch.bfloat16")
     others = 0 if other is None else other.shape[1]
-    key = (build.__name__, x.shape[1], others, str(x.device), *map(id, chains[1:]))
+    channels = channels or x.shape[1]
+    key = (build.__name__, channels, others, str(x.device), *map(id, chains[1:]))
     modules = [step for steps in chains for step in steps]
     state = [_state(t) for step in modules for t in (*step._parameters.values(), *step._buffers.values())]
     known = chains[0].prepared.get(key)
     if known is None or known[0] != state:
-        known = chains[0].prepared[key] = state, build(chains, x.shape[1], others)
+        known = chains[0].prepared[key] = state, build(chains, channels, others)
     return known[1]
 
 
@@ -188,26 +207,33 @@ def _combined(draft: Draft, others: int) -> int:
 
 def _run(x: Tensor, lanes: list[Lane], other: Tensor | None) -> Tensor:
     """All lanes into one output, (b, c', h', w')."""
-    h, w = x.shape[2:]
-    for one in lanes[0].passes:
-        h, w = _resized(_resized((h, w), one.drafts[0].resize_in), one.drafts[0].resize_out)
-    y = x.new_empty(len(x), h, w, sum(lane.channels for lane in lanes))
+    y = x.new_empty(len(x), *_size_after(lanes[0], x.shape[2:]), sum(lane.channels for lane in lanes))
     begun, second = _pixels(x), None if other is None else _pixels(other)
     for lane in lanes:
-        image = begun
-        for one in lane.passes:
-            inner = _resized((image.shape[1], image.shape[2]), one.drafts[0].resize_in)
-            last = one is lane.passes[-1]
-            place = y[..., lane.first : lane.first + lane.channels] if last else None
-            if place is None:
-                place = x.new_empty(len(x), *_resized(inner, one.drafts[0].resize_out), one.channels)
-            if place.numel():
-                _launch(one, image, second if one.others else None, place, inner)
-            image = place
+        _run_lane(lane, begun, second, y[..., lane.first : lane.first + lane.channels])
     return y.permute(0, 3, 1, 2)
 
 
-def _resized(size: tuple[int, int], how: int) -> tuple[int, int]:
+def _run_lane(lane: Lane, image: Tensor, other: Tensor | None, y: Tensor) -> None:
+    """Image and y: (b, h, w, c), or parts of it, one after another: (parts, b, h, w, c / parts)."""
+    for one in lane.passes:
+        inner = _resized(image.shape[-3:-1], one.drafts[0].resize_in)
+        place = y
+        if one is not lane.passes[-1]:
+            place = y.new_empty(image.shape[-4], *_resized(inner, one.drafts[0].resize_out), one.channels)
+        if place.numel():
+            _launch(one, image, other if one.others else None, place, inner)
+        image = place
+
+
+def _size_after(lane: Lane, size: Sequence[int]) -> tuple[int, int]:
+    for one in lane.passes:
+        size = _resized(_resized(size, one.drafts[0].resize_in), one.drafts[0].resize_out)
+    h, w = size
+    return h, w
+
+
+def _resized(size: Sequence[int], how: int) -> tuple[int, int]:
     h, w = size
     if how == k.DOUBLE:
         return 2 * h, 2 * w
@@ -240,7 +266,14 @@ def _whole(image: Tensor, *channels: int) -> int:
     return int(aligned and all(n % 4 == 0 for n in (_pitch(image), *channels)))
 
 
+def _part(image: Tensor) -> int:
+    """Channels that lie together where an image comes in parts, else 0."""
+    return image.shape[-1] if image.dim() > 4 else 0
+
+
 def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[int, int]) -> None:
+    x_part, y_part = _part(x), _part(y)
+    x, y = (image[0] if part else image for image, part in ((x, x_part), (y, y_part)))
     slices, branches, numbers, load, way = _way(one, x, size)
     each = branches[0].channels
     ends = [each] * len(branches) if load.carries else list(itertools.accumulate(b.channels for b in branches))
@@ -249,6 +282,8 @@ def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[i
         "X_WHOLE": _whole(x, x.shape[3]),
         "O_WHOLE": 0 if other is None else _whole(other, load.others),
         "Y_WHOLE": _whole(y, *ends),
+        "X_PART": x_part,
+        "Y_PART": y_part,
         "AFFINE_AT": sum(len(branch.numbers) for branch in branches) if one.enter else -1,
         "SLICE_IN": 0,
         "SLICE_OUT": each if slices > 1 else 0,

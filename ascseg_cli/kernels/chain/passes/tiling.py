@@ -186,7 +186,7 @@ def _work(branch: tuple[int, ...], way: Tiling, tensor: int) -> tuple[float, flo
         flops, reads = taps * way.strip * share, -(-share // 4) * (size * reach + taps)
     elif over == k.GROUPED:
         flops = taps * into // out * way.strip * share
-        reads = share * taps * (way.strip + 1) * -(-into // out // 4)
+        reads = share * size * (way.strip + size - 1 + size) * -(-into // out // 4)
     else:
         flops, reads = taps * way.strip * share * 2, taps * way.strip * -(-share // 4)
     for kind, after in zip(branch[8::2], branch[9::2]):

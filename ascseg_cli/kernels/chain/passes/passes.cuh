@@ -261,17 +261,25 @@ DEVICE void grouped(const Place& place, const float4* first, int pitch, int plan
 template <int C> DEVICE void maximum(const Place& place, const float4* first, float (&v)[STRIP][share(C)]) {
     constexpr int N = share(C);
     #pragma unroll
-    for (int j = 0; j < STRIP; j++) {
+    for (int j = 0; j < STRIP; j++)
         #pragma unroll
         for (int o = 0; o < N; o++) v[j][o] = -INFINITY;
-        #pragma unroll 1
-        for (int tap = 0; tap < 9; tap++) {
-            const int row = place.top + place.row + j + tap / 3 - 1, column = place.left + place.column + tap % 3 - 1;
-            if (row < 0 || row >= place.h || column < 0 || column >= place.w) continue;
+    #pragma unroll 1
+    for (int q = 0; q < 3; q++) {
+        const int column = place.left + place.column + q - 1;
+        if (column < 0 || column >= place.w) continue;
+        #pragma unroll
+        for (int r = 0; r < STRIP + 2; r++) {
+            const int row = place.top + place.row + r - 1;
+            if (row < 0 || row >= place.h) continue;
             float x[N];
-            get<C, N>(first, PLANE, (tap / 3 + j) * COLUMNS + tap % 3, place.split * N, x);
+            get<C, N>(first, PLANE, r * COLUMNS + q, place.split * N, x);
             #pragma unroll
-            for (int o = 0; o < N; o++) v[j][o] = fmaxf(v[j][o], x[o]);
+            for (int j = 0; j < STRIP; j++) {
+                if (r < j || r > j + 2) continue;
+                #pragma unroll
+                for (int o = 0; o < N; o++) v[j][o] = fmaxf(v[j][o], x[o]);
+            }
         }
     }
 }

@@ -279,6 +279,7 @@ def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[i
     ends = [each] * len(branches) if load.carries else list(itertools.accumulate(b.channels for b in branches))
     constants = _constants(branches, ends, load, way) | {
         "BF16": int(x.dtype == torch.bfloat16),
+        "FAST": int(_tensor(x.dtype) > 0),
         "X_WHOLE": _whole(x, x.shape[3]),
         "O_WHOLE": 0 if other is None else _whole(other, load.others),
         "Y_WHOLE": _whole(y, *ends),

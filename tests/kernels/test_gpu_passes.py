@@ -212,7 +212,11 @@ def test_tf32_errs_no_more_than_its_rounding_explains(machine, tf32, name):
     """x and weights move by 2⁻¹¹ of themselves at most, so a sum of products by 2⁻¹⁰ of that of their sizes."""
     torch.manual_seed(8)
     layer = conv(16, 8, 3, 2)
-    ends = {"before a pool": [nn.MaxPool2d(2)], "doubled before": [], "fast activations": [nn.GELU(), nn.Sigmoid()]}
+    ends = {
+        "before a pool": [nn.MaxPool2d(2)],
+        "doubled before": [],
+        "fast activations": [nn.GELU(), nn.Sigmoid()],
+    }
     begins = [double()] if name == "doubled before" else []
     steps = on(machine, *begins, layer, *ends[name])
     sizes = copy.deepcopy(layer).double()

@@ -78,7 +78,7 @@ def branch_of(draft: Draft, tensor: int = 0) -> Branch:
     if over == k.ALONE and steps and steps[0][0][0] == k.POINTWISE:
         (_, _, out, _), convolution = steps.pop(0)
         over = k.DENSE
-    numbers = [_fragments(*convolution, tensor) if tensor else _over_numbers(over, convolution)]
+    numbers = [_fragments(tensor, *convolution) if tensor else _over_numbers(over, convolution)]
     code: list[Step] = []
     for (kind, before, after, _), part in steps:
         code.append((kind, before, after, sum(map(len, numbers))))
@@ -145,7 +145,7 @@ def _dense(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return np.concatenate([row(bias), units.ravel()])
 
 
-def _fragments(weight: np.ndarray, bias: np.ndarray, tensor: int) -> np.ndarray:
+def _fragments(tensor: int, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Biases, then weights as [two planes at a column][tap][8 outputs][thread of a warp], a float64 for each.
 
     A plane is eight channels of bfloat16, or four of TF32. Two planes and eight outputs are a matrix B:

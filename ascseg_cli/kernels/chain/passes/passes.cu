@@ -111,9 +111,11 @@ DEVICE void read_doubled(const Place& place, const Input& x) {
 
 DEVICE void read_tile(const Place& place, const Input& x) {
     if constexpr (RESIZE_IN == resize::DOUBLE) { read_doubled(place, x); return; }
+    constexpr int UNIT = X_PART ? X_PART / 4 : FOURS;  // what lies together in memory
     #pragma unroll 4
     for (int i = threadIdx.x; i < PLANE * FOURS; i += THREADS) {
-        const int g = i % FOURS, line = i / FOURS / COLUMNS, column = i / FOURS % COLUMNS;
+        const int g = i / (UNIT * PLANE) * UNIT + i % UNIT, pixel = i / UNIT % PLANE;
+        const int line = pixel / COLUMNS, column = pixel % COLUMNS;
         const int row = place.top - HALO + line, left = place.left - HALO + column;
         float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
         if (row >= 0 && row < place.h && left >= 0 && left < place.w && 4 * g < CHANNELS)

@@ -245,13 +245,15 @@ DEVICE void grouped(const Place& place, const float4* first, int pitch, int plan
                     for (int n = 0; n < TOGETHER; n++) x[r][n] = part(four, n);
                 }
                 #pragma unroll
-                for (int r = 0; r < K; r++)
+                for (int r = 0; r < K; r++) {
+                    float4 weight;
+                    if constexpr (TOGETHER == 4) weight = load4(weights + r * OUT * EACH + i);
+                    else weight.x = weights[r * OUT * EACH + i];
                     #pragma unroll
-                    for (int n = 0; n < TOGETHER; n++) {
-                        const float weight = weights[r * OUT * EACH + i + n];
+                    for (int n = 0; n < TOGETHER; n++)
                         #pragma unroll
-                        for (int j = 0; j < STRIP; j++) v[j][o] = fmaf(x[r * D + j][n], weight, v[j][o]);
-                    }
+                        for (int j = 0; j < STRIP; j++) v[j][o] = fmaf(x[r * D + j][n], part(weight, n), v[j][o]);
+                }
             }
         }
     }

@@ -109,7 +109,12 @@ def tiling(load: Load, b: int, h: int, w: int, slices: int) -> tuple[float, Tili
 def _ways(load: Load) -> Iterator[Tiling]:
     wide = padded(load.widest)
     for (width, height), strip, share in itertools.product(_TILES, (1, 2, 4, 8), (4, 8)):
-        if height % strip or strip * min(share, wide) > 64 or height <= 2 * load.edge or (load.tensor and width % 16):
+        if (
+            height % strip
+            or strip * min(share, wide) > 64
+            or height <= 2 * load.edge
+            or (load.tensor and width % 16)
+        ):
             continue
         for spread in (False, True)[: 1 if load.carries else len(load.branches)]:
             way = _laid_out(load, width, height, strip, max(1, -(-wide // share)), spread)

@@ -157,6 +157,94 @@ def fold(x: Tensor, enter: Chain, chains: list[Chain]) -> Tensor:
     return result
 
 
+def test_gathered_is_as_exact_as_plain_torch(machine):
+    torch.manual_seed(6)
+    for c in (8, 12):  # parts of four channels; parts that can't be moved at once
+        chains = [on(machine, *steps) for steps in scales(c)]
+        then = on(machine, conv(4 * c, c, 3, 1, c), norm(c), nn.ReLU(), conv(c, c, 1), norm(c))
+        doubled = [Chain(*(copy.deepcopy(step).double() for step in steps)) for steps in (*chains, then)]
+        got, plain, exact = [], [], []
+        for b, h, w in [(2, 6, 12), (1, 10, 34)]:
+            x = torch.randn(b, c, h, w, device=machine)
+            got.append(passes.gathered(x, chains, then))
+            plain.append(reference.chain(reference.side_by_side(x, chains), then))
+            exact.append(reference.chain(reference.side_by_side(x.double(), doubled[:-1]), doubled[-1]))
+        assert_as_exact(got, plain, exact)
+        assert passes.gathered(x[:0], chains, then).shape == (0, c, 10, 34)
+
+
+# ---- float32 as TF32 ---------------------------------------------------------------------------------------
+
+
+def to_tf32(x: Tensor) -> Tensor:
+    """float32 to the nearest that TF32 knows, halves away from 0: ten bits behind the point stay."""
+    mantissa, exponent = torch.frexp(x.double())
+    return (torch.sign(mantissa) * torch.floor(mantissa.abs() * 2**11 + 0.5) * 2.0 ** (exponent - 11)).float()
+
+
+@pytest.fixture
+def tf32(machine) -> Iterator[None]:
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        yield
+
+
+DENSE = [(8, 4, 3, 1), (8, 4, 3, 4), (16, 8, 3, 3), (24, 12, 3, 2), (3, 8, 7, 1), (8, 44, 3, 1), (5, 9, 3, 1)]
+
+
+@pytest.mark.parametrize(("into", "out", "size", "dilation"), DENSE)
+def test_tf32_is_as_exact_as_plain_torch_on_rounded_numbers(machine, tf32, into, out, size, dilation):
+    torch.manual_seed(7)
+    layer = conv(into, out, size, dilation)
+    steps = on(machine, layer)
+    layer.weight.copy_(to_tf32(layer.weight))
+    got, plain, exact = [], [], []
+    for b, h, w in SIZES[:2]:
+        x = torch.randn(b, into, h, w, device=machine)
+        got.append(passes.chain(x, steps))
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            plain.append(reference.chain(to_tf32(x), steps))
+        exact.append(reference.chain(to_tf32(x).double(), Chain(copy.deepcopy(layer).double())))
+    assert_as_exact(got, plain, exact)
+
+
+@pytest.mark.parametrize("name", ["before a pool", "doubled before", "fast activations"])
+def test_tf32_errs_no_more_than_its_rounding_explains(machine, tf32, name):
+    """x and weights move by 2⁻¹¹ of themselves at most, so a sum of products by 2⁻¹⁰ of that of their sizes."""
+    torch.manual_seed(8)
+    layer = conv(16, 8, 3, 2)
+    ends = {
+        "before a pool": [nn.MaxPool2d(2)],
+        "doubled before": [],
+        "fast activations": [nn.GELU(), nn.Sigmoid()],
+    }
+    begins = [double()] if name == "doubled before" else []
+    steps = on(machine, *begins, layer, *ends[name])
+    sizes = copy.deepcopy(layer).double()
+    sizes.weight.abs_()
+    sizes.bias.zero_()
+    x = torch.randn(2, 16, 10, 34, device=machine)
+    exact = reference.chain(x.double(), Chain(*(copy.deepcopy(step).double() for step in steps)))
+    begun = reference.chain(x.double(), Chain(*begins))
+    bound = sizes(begun.abs()) * (2**-10 + 2**-20) + 1e-6
+    if name == "before a pool":
+        bound = nn.functional.max_pool2d(bound, 2)
+    if name == "fast activations":
+        bound = bound * 1.2  # the steepest slope of GELU is 1.13, sigmoid's less than 1
+    error = (passes.chain(x, steps).double() - exact).abs()
+    assert (error <= bound).all()
+    assert error.max() > 1e-5  # what isn't rounded would err less
+
+
+def test_tf32_off_changes_nothing_after_tf32(machine):
+    torch.manual_seed(9)
+    steps, x = on(machine, *branch(8, 2)), torch.randn(1, 8, 12, 20, device=machine)
+    before = passes.chain(x, steps)
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        rounded = passes.chain(x, steps)
+    assert not torch.equal(rounded, before)
+    assert torch.equal(passes.chain(x, steps), before)
+
+
 def test_batch_mates_do_not_change_a_bit(machine):
     torch.manual_seed(2)
     for steps in (

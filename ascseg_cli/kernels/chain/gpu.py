@@ -24,9 +24,7 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
 
 def gathered(x: Tensor, chains: Sequence[Chain], then: Chain) -> Tensor:
     """See `kernels.chain.gathered`."""
-    if _by_layers([*chains, then]):
-        return layers.gathered(x, chains, then)
-    return passes.chain(passes.side_by_side(x, chains), then)
+    return (layers if _by_layers([*chains, then]) else passes).gathered(x, chains, then)
 
 
 def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:

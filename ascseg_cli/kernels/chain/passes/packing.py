@@ -11,6 +11,9 @@ import torch
 from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.plan import Draft
 
+HALVES, TF32 = 1, 2  # what tensor cores multiply: bfloat16, or float32 rounded to TF32
+PLANE = {0: 4, HALVES: 8, TF32: 4}  # channels that lie together in a tile
+
 Step = tuple[int, int, int, int]  # kind, channels before and after, where its numbers are
 
 
@@ -59,12 +62,12 @@ def padded(c: int) -> int:
     return c if c <= 4 else -(-c // 8) * 8
 
 
-def branch_of(draft: Draft, tensor: bool = False) -> Branch:
+def branch_of(draft: Draft, tensor: int = 0) -> Branch:
     """A draft in the order of `passes.cu`.
 
     A pass that begins with a 1×1 convolution has that over neighbours.
 
-    tensor  for tensor cores: a dense convolution of a multiple of eight channels
+    tensor  for tensor cores, where not 0: a dense convolution, by numbers of that kind
     """
     over, convolution, out, steps = (
         draft.over,
@@ -75,7 +78,7 @@ def branch_of(draft: Draft, tensor: bool = False) -> Branch:
     if over == k.ALONE and steps and steps[0][0][0] == k.POINTWISE:
         (_, _, out, _), convolution = steps.pop(0)
         over = k.DENSE
-    numbers = [_fragments(*convolution) if tensor else _over_numbers(over, convolution)]
+    numbers = [_fragments(tensor, *convolution) if tensor else _over_numbers(over, convolution)]
     code: list[Step] = []
     for (kind, before, after, _), part in steps:
         code.append((kind, before, after, sum(map(len, numbers))))
@@ -142,19 +145,29 @@ def _dense(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return np.concatenate([row(bias), units.ravel()])
 
 
-def _fragments(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Biases, then bfloat16 weights as [16 of taps and channels][8 outputs][thread of a warp][4], two in a number.
+def _fragments(tensor: int, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Biases, then weights as [two planes at a column][tap][8 outputs][thread of a warp], a float64 for each.
 
-    Thread 4j + i holds rows 2i, 2i + 1, 2i + 8 and 2i + 9 of column j of a matrix (16, 8).
+    A plane is eight channels of bfloat16, or four of TF32. Two planes and eight outputs are a matrix B:
+    thread 4j + i holds rows 2i, 2i + 1, 2i + 8 and 2i + 9 of its column j, or of TF32 the rows i and i + 4.
     """
-    out, into = weight.shape[:2]
-    table = weight.reshape(out, into, -1).transpose(2, 1, 0).reshape(-1, out)  # (out, in, k, k) -> (k·k·in, out)
-    table = np.pad(table, ((0, -len(table) % 16), (0, -out % 8)))
-    parts = table.reshape(-1, 2, 4, 2, table.shape[1] // 8, 8).transpose(0, 4, 5, 2, 1, 3)
-    weights = torch.from_numpy(np.ascontiguousarray(parts, np.float32)).bfloat16()
-    return np.concatenate(
-        [row(bias).astype(np.float32), weights.view(torch.int16).numpy().ravel().view(np.float32)]
-    )
+    out, into, size, _ = weight.shape
+    plane = PLANE[tensor]
+    table = np.pad(weight, ((0, -out % 8), (0, -into % plane), (0, 0), (0, 0)))
+    table = table.transpose(2, 3, 1, 0).reshape(size, -1, len(table))  # (out, in, row, col) -> (row, col·in, out)
+    table = np.pad(table, ((0, 0), (0, -table.shape[1] % (2 * plane)), (0, 0)))
+    parts = table.reshape(size, -1, 2, 4, plane // 4, table.shape[2] // 8, 8).transpose(1, 0, 5, 6, 3, 2, 4)
+    weights = np.ascontiguousarray(parts, np.float32)
+    if tensor == HALVES:
+        weights = torch.from_numpy(weights).bfloat16().view(torch.int16).numpy().ravel().view(np.float32)
+    else:
+        weights = rounded(weights).ravel()
+    return np.concatenate([row(bias).astype(np.float32), weights])
+
+
+def rounded(numbers: np.ndarray) -> np.ndarray:
+    """float32 numbers to the nearest that TF32 knows, halves away from 0."""
+    return ((numbers.view(np.uint32) + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)
 
 
 def _step_numbers(kind: int, part: Sequence[np.ndarray]) -> np.ndarray:

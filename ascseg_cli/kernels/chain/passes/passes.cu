@@ -13,12 +13,17 @@ constexpr int GROWN = RESIZE_OUT == resize::DOUBLE ? 2 : 1, SHRUNK = RESIZE_OUT 
 constexpr int EDGE = RESIZE_OUT == resize::DOUBLE ? 1 : 0;  // pixels at a tile's rim that only its neighbours need
 constexpr int OUT_W = (TILE_W - 2 * EDGE) * GROWN / SHRUNK, OUT_H = (TILE_H - 2 * EDGE) * GROWN / SHRUNK;
 
-struct Output { Number* first; int pitch, h, w, top, left; };
+struct Output { Number* first; int pitch, h, w, top, left; size_t apart; };
 typedef float Carry[STRIP][CARRY ? share(CARRY) : 1];  // the result of the branch before
 
 // ---- reading -----------------------------------------------------------------------------------------------
 
-struct Input { const Number* first; int pitch, h, w; };
+struct Input { const Number* first; int pitch, h, w; size_t apart; };
+
+// Where a channel of a pixel lies, in an image or in so many images of PART channels each.
+template <int PART> DEVICE size_t place_of(int channel, size_t apart) {
+    return PART ? channel / max(PART, 1) * apart + channel % max(PART, 1) : channel;
+}
 
 DEVICE float4 larger4(float4 a, float4 b) {
     return {fmaxf(a.x, b.x), fmaxf(a.y, b.y), fmaxf(a.z, b.z), fmaxf(a.w, b.w)};
@@ -43,13 +48,9 @@ DEVICE Between doubled(int i, int n) {
 }
 
 template <bool WHOLE> DEVICE float4 resized(const Input& x, int row, int column, int first, int count) {
-    const Number* from = x.first + first;
+    const Number* from = x.first + place_of<X_PART>(first, x.apart);
     const auto at = [&](int r, int c) { return read_some<WHOLE>(from + (r * x.w + c) * x.pitch, count); };
-    if constexpr (RESIZE_IN == resize::DOUBLE) {
-        const Between r = doubled(row, x.h), c = doubled(column, x.w);
-        const float4 a = between(at(r.near, c.near), at(r.near, c.far), c.share);
-        return between(a, between(at(r.far, c.near), at(r.far, c.far), c.share), r.share);
-    } else if constexpr (RESIZE_IN == resize::HALVE) {
+    if constexpr (RESIZE_IN == resize::HALVE) {
         const float4 a = larger4(at(2 * row, 2 * column), at(2 * row, 2 * column + 1));
         return larger4(a, larger4(at(2 * row + 1, 2 * column), at(2 * row + 1, 2 * column + 1)));
     } else {
@@ -57,33 +58,69 @@ template <bool WHOLE> DEVICE float4 resized(const Input& x, int row, int column,
     }
 }
 
-// Four channels of a pixel of the tile; 0 outside the image.
-DEVICE float4 tile_number(const Place& place, const Input& x, int pixel, int g) {
+// Four channels of a pixel into the tile; 0 outside the image.
+DEVICE void keep(const Place& place, int line, int column, int g, float4 v) {
     constexpr int ROW = round_up(padded(CHANNELS), 4);
-    const int row = place.top - HALO + pixel / COLUMNS, column = place.left - HALO + pixel % COLUMNS;
-    float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (row < 0 || row >= place.h || column < 0 || column >= place.w) return v;
-    v = resized<X_WHOLE>(x, row, column, 4 * g, CHANNELS - 4 * g);
-    if constexpr (AFFINE_AT >= 0) {
+    const int row = place.top - HALO + line, left = place.left - HALO + column, pixel = line * COLUMNS + column;
+    if (row < 0 || row >= place.h || left < 0 || left >= place.w) v = {0.0f, 0.0f, 0.0f, 0.0f};
+    else if constexpr (AFFINE_AT >= 0) {
         const float* factors = place.source + AFFINE_AT + 4 * g;
         v = scaled(v, load4(factors), load4(factors + ROW));
     }
-    return v;
+    if constexpr (TENSOR == HALVES)
+        reinterpret_cast<uint2*>(place.tile + g / 2 * PLANE + pixel)[g % 2] = {rounded2(v.x, v.y), rounded2(v.z, v.w)};
+    else if constexpr (TENSOR == TF32)
+        place.tile[g * PLANE + pixel] = {tf32(v.x), tf32(v.y), tf32(v.z), tf32(v.w)};
+    else
+        place.tile[g * PLANE + pixel] = v;
+}
+
+constexpr int FOURS = TENSOR == HALVES ? 2 * tensor_planes(CHANNELS) : planes(CHANNELS);  // of a tile's pixel
+
+// Two rows and columns of a doubled image lie between the same four pixels, where the first row and column are odd.
+DEVICE void read_doubled(const Place& place, const Input& x) {
+    const int above = (place.top - HALO + 1) & 1, before = (place.left - HALO + 1) & 1;
+    const int across = (COLUMNS + before + 1) / 2, count = (LINES + above + 1) / 2 * across;
+    #pragma unroll 1
+    for (int i = threadIdx.x; i < count * FOURS; i += THREADS) {
+        const int g = i % FOURS, line = i / FOURS / across * 2 - above, column = i / FOURS % across * 2 - before;
+        const int row = place.top - HALO + line, left = place.left - HALO + column;
+        float4 v[2][2];
+        const auto inside = [](int place, int n) { return max(0, min(place, n - 1)); };
+        const int rows[] = {inside((row - 1) / 2, x.h), inside((row + 1) / 2, x.h)};
+        const int columns[] = {inside((left - 1) / 2, x.w), inside((left + 1) / 2, x.w)};
+        #pragma unroll
+        for (int r = 0; r < 2; r++)
+            #pragma unroll
+            for (int c = 0; c < 2; c++) {
+                v[r][c] = {0.0f, 0.0f, 0.0f, 0.0f};
+                const Number* from = x.first + place_of<X_PART>(4 * g, x.apart) + (rows[r] * x.w + columns[c]) * x.pitch;
+                if (4 * g < CHANNELS) v[r][c] = read_some<X_WHOLE>(from, CHANNELS - 4 * g);
+            }
+        #pragma unroll
+        for (int c = 0; c < 2; c++) {
+            const float share = doubled(left + c, x.w).share;
+            const float4 upper = between(v[0][c], v[0][1 - c], share), lower = between(v[1][c], v[1][1 - c], share);
+            if (column + c < 0 || column + c >= COLUMNS) continue;
+            if (line >= 0) keep(place, line, column + c, g, between(upper, lower, doubled(row, x.h).share));
+            if (line + 1 < LINES)
+                keep(place, line + 1, column + c, g, between(lower, upper, doubled(row + 1, x.h).share));
+        }
+    }
 }
 
 DEVICE void read_tile(const Place& place, const Input& x) {
-    constexpr int G = TENSOR ? CHANNELS / 8 : planes(CHANNELS);
+    if constexpr (RESIZE_IN == resize::DOUBLE) { read_doubled(place, x); return; }
+    constexpr int UNIT = X_PART ? X_PART / 4 : FOURS;  // what lies together in memory
     #pragma unroll 4
-    for (int i = threadIdx.x; i < PLANE * G; i += THREADS) {
-        const int g = i % G, p = i / G;
-        if constexpr (TENSOR) {
-            const float4 a = tile_number(place, x, p, 2 * g), b = tile_number(place, x, p, 2 * g + 1);
-            reinterpret_cast<uint4*>(place.tile)[g * PLANE + p] = {
-                rounded2(a.x, a.y), rounded2(a.z, a.w), rounded2(b.x, b.y), rounded2(b.z, b.w)
-            };
-        } else {
-            place.tile[g * PLANE + p] = tile_number(place, x, p, g);
-        }
+    for (int i = threadIdx.x; i < PLANE * FOURS; i += THREADS) {
+        const int g = i / (UNIT * PLANE) * UNIT + i % UNIT, pixel = i / UNIT % PLANE;
+        const int line = pixel / COLUMNS, column = pixel % COLUMNS;
+        const int row = place.top - HALO + line, left = place.left - HALO + column;
+        float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (row >= 0 && row < place.h && left >= 0 && left < place.w && 4 * g < CHANNELS)
+            v = resized<X_WHOLE>(x, row, left, 4 * g, CHANNELS - 4 * g);
+        keep(place, line, column, g, v);
     }
 }
 
@@ -127,7 +164,7 @@ template <int C> DEVICE void write(const Place& place, const Output& y, int chan
             #pragma unroll
             for (int o = 0; o < C; o++) part(four, o) = v[j][o];
             if (row < y.h && column < y.w)
-                write_some<Y_WHOLE>(y.first + (row * y.w + column) * y.pitch + channel, four, C);
+                write_some<Y_WHOLE>(y.first + place_of<Y_PART>(channel, y.apart) + (row * y.w + column) * y.pitch, four, C);
         }
     } else {
         put<C>(place, v);
@@ -135,7 +172,8 @@ template <int C> DEVICE void write(const Place& place, const Output& y, int chan
         for (int i = threadIdx.x; i < OUT_W * OUT_H * G; i += THREADS) {
             const int g = i % G, p = i / G, row = p / OUT_W, column = p % OUT_W;
             if (y.top + row >= y.h || y.left + column >= y.w) continue;
-            Number* to = y.first + ((y.top + row) * y.w + y.left + column) * y.pitch + channel + 4 * g;
+            Number* to = y.first + place_of<Y_PART>(channel + 4 * g, y.apart);
+            to += ((y.top + row) * y.w + y.left + column) * y.pitch;
             write_some<Y_WHOLE>(to, grown_or_shrunk(place, place.exchange + g * PIXELS, row, column, y), C - 4 * g);
         }
     }
@@ -234,14 +272,15 @@ template <int AT, int NUMBER> DEVICE void preload(float* to, const float* from) 
 }
 
 // x (b, hx, wx, …), other (b, h, w, …) or, for a boost, (b, …), y (b, …); h, w after x's resizing. Pitches: numbers
-// from pixel to pixel. Grid: tiles of all images; slices of the output channels, or branches.
+// from pixel to pixel. X_PART or Y_PART where x or y is so many images of as many channels each, one after another:
+// (parts, b, …). Grid: tiles of all images; slices of the output channels, or branches.
 KERNEL __launch_bounds__(THREADS) passes(
     const Number* x, int x_pitch, int hx, int wx, const Number* other, int other_pitch,
     Number* y, int y_pitch, const float* numbers, int h, int w, int across, int down
 ) {
     SHARED(float4, memory);
     const int tile = blockIdx.x % (across * down), slice = SPREAD ? 0 : blockIdx.y;
-    const size_t image = blockIdx.x / (across * down);
+    const size_t image = blockIdx.x / (across * down), images = gridDim.x / (across * down);
     const int strip = threadIdx.x % STRIPS;
     Place place;
     place.split = threadIdx.x / STRIPS;
@@ -259,9 +298,10 @@ KERNEL __launch_bounds__(THREADS) passes(
     const int hy = h * GROWN / SHRUNK, wy = w * GROWN / SHRUNK;
     const Output out = {
         y + image * (size_t(hy) * wy * y_pitch), y_pitch, hy, wy,
-        tile / across * OUT_H, tile % across * OUT_W
+        tile / across * OUT_H, tile % across * OUT_W, images * hy * wy * y_pitch
     };
-    read_tile(place, {x + image * (size_t(hx) * wx * x_pitch) + slice * SLICE_IN, x_pitch, hx, wx});
+    read_tile(place, {x + image * (size_t(hx) * wx * x_pitch) + slice * SLICE_IN, x_pitch, hx, wx,
+                      images * hx * wx * x_pitch});
     if constexpr (OTHERS > 0) {
         const size_t other_size = BOOSTS ? size_t(other_pitch) : size_t(h) * w * other_pitch;
         read_others(place, other + image * other_size + slice * SLICE_OUT, other_pitch);

@@ -7,6 +7,8 @@
 #pragma once
 #include "storage.cuh"
 
+#define HALVES 1  // values of TENSOR, what the tensor cores multiply; 0: nothing
+#define TF32 2
 namespace over { enum { ALONE, DENSE, GROUPED, MAXIMUM }; }
 namespace resize { enum { SAME, DOUBLE, HALVE }; }
 namespace kind { enum { POINTWISE, AFFINE, NORM, RELU, GELU, SIGMOID, ADD, GATE, SOFT_GATE, BOOST }; }
@@ -217,7 +219,8 @@ DEVICE void depthwise(const Place& place, const float4* first, int pitch, int pl
 // Each output has EACH inputs. Numbers: biases, in fours, then [column of taps][tap][output][input].
 template <int OUT, int EACH, int K, int D, int AT>
 DEVICE void grouped(const Place& place, const float4* first, int pitch, int plane, float (&v)[STRIP][share(OUT)]) {
-    constexpr int N = share(OUT), WEIGHTS = AT + round_up(OUT, 4);
+    constexpr int N = share(OUT), WEIGHTS = AT + round_up(OUT, 4), REACH = STRIP + (K - 1) * D;
+    constexpr int TOGETHER = EACH % 4 == 0 ? 4 : 1;
     #pragma unroll
     for (int o = 0; o < N; o++) {
         const int channel = place.split * N + o;
@@ -226,27 +229,30 @@ DEVICE void grouped(const Place& place, const float4* first, int pitch, int plan
         for (int j = 0; j < STRIP; j++) v[j][o] = there ? place.numbers[AT + channel] : 0.0f;
         if (!there) continue;
         #pragma unroll 1
-        for (int tap = 0; tap < K * K; tap++) {
-            const int at = (tap % K * pitch + tap / K) * D;
-            const float* weights = place.numbers + WEIGHTS + (tap * OUT + channel) * EACH;
-            if constexpr (EACH % 4 == 0) {
-                for (int i = 0; i < EACH; i += 4) {
-                    const float4* x = first + (channel * EACH + i) / 4 * plane + at;
-                    const float4 weight = load4(weights + i);
+        for (int q = 0; q < K; q++) {
+            const float* weights = place.numbers + WEIGHTS + (q * K * OUT + channel) * EACH;
+            #pragma unroll 1
+            for (int i = 0; i < EACH; i += TOGETHER) {
+                const int input = channel * EACH + i;
+                const float4* column = first + input / 4 * plane + q * D;
+                float x[REACH][TOGETHER];
+                #pragma unroll
+                for (int r = 0; r < REACH; r++) {
+                    float4 four;
+                    if constexpr (TOGETHER == 4) four = column[r * pitch];
+                    else four.x = reinterpret_cast<const float*>(column + r * pitch)[input % 4];
                     #pragma unroll
-                    for (int j = 0; j < STRIP; j++) {
-                        const float4 a = x[j * pitch];
-                        v[j][o] = fmaf(a.x, weight.x, fmaf(a.y, weight.y, v[j][o]));
-                        v[j][o] = fmaf(a.z, weight.z, fmaf(a.w, weight.w, v[j][o]));
-                    }
+                    for (int n = 0; n < TOGETHER; n++) x[r][n] = part(four, n);
                 }
-            } else {
-                for (int i = 0; i < EACH; i++) {
-                    const int input = channel * EACH + i;
-                    const float4* x = first + input / 4 * plane + at;
+                #pragma unroll
+                for (int r = 0; r < K; r++) {
+                    float4 weight;
+                    if constexpr (TOGETHER == 4) weight = load4(weights + r * OUT * EACH + i);
+                    else weight.x = weights[r * OUT * EACH + i];
                     #pragma unroll
-                    for (int j = 0; j < STRIP; j++)
-                        v[j][o] = fmaf(reinterpret_cast<const float*>(x + j * pitch)[input % 4], weights[i], v[j][o]);
+                    for (int n = 0; n < TOGETHER; n++)
+                        #pragma unroll
+                        for (int j = 0; j < STRIP; j++) v[j][o] = fmaf(x[r * D + j][n], part(weight, n), v[j][o]);
                 }
             }
         }
@@ -257,17 +263,25 @@ DEVICE void grouped(const Place& place, const float4* first, int pitch, int plan
 template <int C> DEVICE void maximum(const Place& place, const float4* first, float (&v)[STRIP][share(C)]) {
     constexpr int N = share(C);
     #pragma unroll
-    for (int j = 0; j < STRIP; j++) {
+    for (int j = 0; j < STRIP; j++)
         #pragma unroll
         for (int o = 0; o < N; o++) v[j][o] = -INFINITY;
-        #pragma unroll 1
-        for (int tap = 0; tap < 9; tap++) {
-            const int row = place.top + place.row + j + tap / 3 - 1, column = place.left + place.column + tap % 3 - 1;
-            if (row < 0 || row >= place.h || column < 0 || column >= place.w) continue;
+    #pragma unroll 1
+    for (int q = 0; q < 3; q++) {
+        const int column = place.left + place.column + q - 1;
+        if (column < 0 || column >= place.w) continue;
+        #pragma unroll
+        for (int r = 0; r < STRIP + 2; r++) {
+            const int row = place.top + place.row + r - 1;
+            if (row < 0 || row >= place.h) continue;
             float x[N];
-            get<C, N>(first, PLANE, (tap / 3 + j) * COLUMNS + tap % 3, place.split * N, x);
+            get<C, N>(first, PLANE, r * COLUMNS + q, place.split * N, x);
             #pragma unroll
-            for (int o = 0; o < N; o++) v[j][o] = fmaxf(v[j][o], x[o]);
+            for (int j = 0; j < STRIP; j++) {
+                if (r < j || r > j + 2) continue;
+                #pragma unroll
+                for (int o = 0; o < N; o++) v[j][o] = fmaxf(v[j][o], x[o]);
+            }
         }
     }
 }

@@ -18,10 +18,11 @@ from torch import Tensor
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import Chain
 from ascseg_cli.kernels.chain import codes as k
-from ascseg_cli.kernels.chain.passes.packing import Branch, branch_of, row, slices_of
+from ascseg_cli.kernels.chain.passes.packing import HALVES, TF32, Branch, branch_of, row, slices_of
 from ascseg_cli.kernels.chain.passes.tiling import Load, Tiling, load_of, tiling
 from ascseg_cli.kernels.chain.plan import Draft, drafts_of
 from ascseg_cli.kernels.cuda import kernel
+from ascseg_cli.kernels.cuda.precision import tf32_allowed
 
 _SOURCE = Path(__file__).with_name("passes.cu")
 
@@ -34,7 +35,7 @@ class Pass:
     others: int
     enter: list[np.ndarray] = field(default_factory=list)  # factors and summands of the image, if any
     carries: bool = False  # each draft but the first adds the result of the one before; only the last is written
-    tables: dict[tuple[int, bool], tuple[list[Branch], Tensor]] = field(default_factory=dict)
+    tables: dict[tuple[int, int], tuple[list[Branch], Tensor]] = field(default_factory=dict)
     ways: dict[Any, Way] = field(default_factory=dict)
 
     @property
@@ -43,10 +44,10 @@ class Pass:
 
     @property
     def dense(self) -> bool:
-        """Are all convolutions such as tensor cores can do?"""
-        return all(d.over == k.DENSE and d.size > 1 and d.into % 8 == 0 for d in self.drafts)
+        """Are all convolutions such as tensor cores do well?"""
+        return all(d.over == k.DENSE and d.size > 1 and d.into > 2 and d.over_out > 3 for d in self.drafts)
 
-    def table(self, slices: int, tensor: bool, device: torch.device) -> tuple[list[Branch], Tensor]:
+    def table(self, slices: int, tensor: int, device: torch.device) -> tuple[list[Branch], Tensor]:
         """The branches, and all numbers on the device; those of one slice stand for all."""
         if (slices, tensor) not in self.tables:
             drafts = self.drafts if slices == 1 else slices_of(self.drafts[0], slices)
@@ -79,6 +80,22 @@ def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
     return _run(x, _prepared(x, chains, None, _lanes), None)
 
 
+def gathered(x: Tensor, chains: Sequence[Chain], then: Chain) -> Tensor:
+    """See `kernels.chain.gathered`; each chain's result is an image of its own, so that writes leave no gaps."""
+    lanes = _prepared(x, chains, None, _lanes)
+    (following,) = _prepared(x, [then], None, _lanes, sum(lane.channels for lane in lanes))
+    each = lanes[-1].channels // len(lanes[-1].passes[-1].drafts)
+    sizes = {draft.channels for lane in lanes for draft in lane.passes[-1].drafts}
+    if sizes != {each} or each % 4:
+        return chain(side_by_side(x, chains), then)
+    parts = x.new_empty(len(chains), len(x), *_size_after(lanes[0], x.shape[2:]), each)
+    for lane in lanes:
+        _run_lane(lane, _pixels(x), None, parts[lane.first // each : (lane.first + lane.channels) // each])
+    y = x.new_empty(len(x), *_size_after(following, parts.shape[2:4]), following.channels)
+    _run_lane(following, parts, None, y)
+    return y.permute(0, 3, 1, 2)
+
+
 def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
     """See `kernels.chain.in_turn`; one launch where a norm enters and each chain is a single pass."""
     lanes = _prepared(x, [enter, *chains], None, _turns)
@@ -97,17 +114,20 @@ def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
 Build = Callable[[Sequence[Chain], int, int], "list[Lane]"]
 
 
-def _prepared(x: Tensor, chains: Sequence[Chain], other: Tensor | None, build: Build) -> list[Lane]:
-    """Made anew where a weight has changed since."""
+def _prepared(
+    x: Tensor, chains: Sequence[Chain], other: Tensor | None, build: Build, channels: int = 0
+) -> list[Lane]:
+    """Made anew where a weight has changed since; `channels` come in where they aren't x's."""
     if x.dtype not in (torch.float32, torch.bfloat16):
         raise ShapeError(f"x is {x.dtype}; the gpu backend takes torch.float32 and torch.bfloat16")
     others = 0 if other is None else other.shape[1]
-    key = (build.__name__, x.shape[1], others, str(x.device), *map(id, chains[1:]))
+    channels = channels or x.shape[1]
+    key = (build.__name__, channels, others, str(x.device), *map(id, chains[1:]))
     modules = [step for steps in chains for step in steps]
     state = [_state(t) for step in modules for t in (*step._parameters.values(), *step._buffers.values())]
     known = chains[0].prepared.get(key)
     if known is None or known[0] != state:
-        known = chains[0].prepared[key] = state, build(chains, x.shape[1], others)
+        known = chains[0].prepared[key] = state, build(chains, channels, others)
     return known[1]
 
 
@@ -187,26 +207,33 @@ def _combined(draft: Draft, others: int) -> int:
 
 def _run(x: Tensor, lanes: list[Lane], other: Tensor | None) -> Tensor:
     """All lanes into one output, (b, c', h', w')."""
-    h, w = x.shape[2:]
-    for one in lanes[0].passes:
-        h, w = _resized(_resized((h, w), one.drafts[0].resize_in), one.drafts[0].resize_out)
-    y = x.new_empty(len(x), h, w, sum(lane.channels for lane in lanes))
+    y = x.new_empty(len(x), *_size_after(lanes[0], x.shape[2:]), sum(lane.channels for lane in lanes))
     begun, second = _pixels(x), None if other is None else _pixels(other)
     for lane in lanes:
-        image = begun
-        for one in lane.passes:
-            inner = _resized((image.shape[1], image.shape[2]), one.drafts[0].resize_in)
-            last = one is lane.passes[-1]
-            place = y[..., lane.first : lane.first + lane.channels] if last else None
-            if place is None:
-                place = x.new_empty(len(x), *_resized(inner, one.drafts[0].resize_out), one.channels)
-            if place.numel():
-                _launch(one, image, second if one.others else None, place, inner)
-            image = place
+        _run_lane(lane, begun, second, y[..., lane.first : lane.first + lane.channels])
     return y.permute(0, 3, 1, 2)
 
 
-def _resized(size: tuple[int, int], how: int) -> tuple[int, int]:
+def _run_lane(lane: Lane, image: Tensor, other: Tensor | None, y: Tensor) -> None:
+    """Image and y: (b, h, w, c), or parts of it, one after another: (parts, b, h, w, c / parts)."""
+    for one in lane.passes:
+        inner = _resized(image.shape[-3:-1], one.drafts[0].resize_in)
+        place = y
+        if one is not lane.passes[-1]:
+            place = y.new_empty(image.shape[-4], *_resized(inner, one.drafts[0].resize_out), one.channels)
+        if place.numel():
+            _launch(one, image, other if one.others else None, place, inner)
+        image = place
+
+
+def _size_after(lane: Lane, size: Sequence[int]) -> tuple[int, int]:
+    for one in lane.passes:
+        size = _resized(_resized(size, one.drafts[0].resize_in), one.drafts[0].resize_out)
+    h, w = size
+    return h, w
+
+
+def _resized(size: Sequence[int], how: int) -> tuple[int, int]:
     h, w = size
     if how == k.DOUBLE:
         return 2 * h, 2 * w
@@ -239,15 +266,25 @@ def _whole(image: Tensor, *channels: int) -> int:
     return int(aligned and all(n % 4 == 0 for n in (_pitch(image), *channels)))
 
 
+def _part(image: Tensor) -> int:
+    """Channels that lie together where an image comes in parts, else 0."""
+    return image.shape[-1] if image.dim() > 4 else 0
+
+
 def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[int, int]) -> None:
+    x_part, y_part = _part(x), _part(y)
+    x, y = (image[0] if part else image for image, part in ((x, x_part), (y, y_part)))
     slices, branches, numbers, load, way = _way(one, x, size)
     each = branches[0].channels
     ends = [each] * len(branches) if load.carries else list(itertools.accumulate(b.channels for b in branches))
     constants = _constants(branches, ends, load, way) | {
         "BF16": int(x.dtype == torch.bfloat16),
+        "FAST": int(_tensor(x.dtype) > 0),
         "X_WHOLE": _whole(x, x.shape[3]),
         "O_WHOLE": 0 if other is None else _whole(other, load.others),
         "Y_WHOLE": _whole(y, *ends),
+        "X_PART": x_part,
+        "Y_PART": y_part,
         "AFFINE_AT": sum(len(branch.numbers) for branch in branches) if one.enter else -1,
         "SLICE_IN": 0,
         "SLICE_OUT": each if slices > 1 else 0,
@@ -271,16 +308,24 @@ def _way(one: Pass, x: Tensor, size: tuple[int, int]) -> Way:
     Batches between two powers of two are cut alike, so that few kernels need to be compiled.
     """
     b = 1 << (len(x) - 1).bit_length()
-    key = (b, size, x.dtype)
+    tensor = _tensor(x.dtype) if one.dense else 0
+    key = (b, size, x.dtype, tensor)
     if key not in one.ways:
         try:
-            one.ways[key] = _soonest(one, x, b, size, x.dtype == torch.bfloat16 and one.dense)
-        except ShapeError:  # planes of eight channels need wider tiles
-            one.ways[key] = _soonest(one, x, b, size, False)
+            one.ways[key] = _soonest(one, x, b, size, tensor)
+        except ShapeError:  # tensor cores need wider tiles
+            one.ways[key] = _soonest(one, x, b, size, 0)
     return one.ways[key]
 
 
-def _soonest(one: Pass, x: Tensor, b: int, size: tuple[int, int], tensor: bool) -> Way:
+def _tensor(dtype: torch.dtype) -> int:
+    """What tensor cores may multiply of an image."""
+    if dtype == torch.bfloat16:
+        return HALVES
+    return TF32 if tf32_allowed() else 0
+
+
+def _soonest(one: Pass, x: Tensor, b: int, size: tuple[int, int], tensor: int) -> Way:
     ways = []
     for slices in _slicings(one):
         branches, numbers = one.table(slices, tensor, x.device)
@@ -318,7 +363,7 @@ def _constants(branches: list[Branch], ends: list[int], load: Load, way: Tiling)
         "STRIP": way.strip,
         "SPLIT": way.split,
         "SPREAD": int(way.spread),
-        "TENSOR": int(load.tensor),
+        "TENSOR": load.tensor,
         "CARRY": branches[-1].channels if load.carries else 0,
         "EXCHANGE_AT": way.exchange_at,
         "OTHERS_AT": way.others_at,

@@ -9,7 +9,13 @@ DEVICE unsigned short rounded(float v) {  // to the nearest, halves to even
     return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 DEVICE unsigned rounded2(float low, float high) { return rounded(low) | unsigned(rounded(high)) << 16; }
+DEVICE float tf32(float v) { return __uint_as_float((__float_as_uint(v) + 0x1000u) & 0xffffe000u); }
 #else
+DEVICE float tf32(float v) {  // to the nearest of 10 bits behind the point, halves away from 0
+    unsigned bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
+    return __uint_as_float(bits);
+}
 DEVICE unsigned rounded2(float low, float high) {
     unsigned both;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));

@@ -1,10 +1,20 @@
-// Dense convolutions of bfloat16 images on tensor cores. The tile lies in shared memory as planes of eight bfloat16
-// channels, 16 bytes a pixel: a row of a matrix that the hardware loads. Sums are float32's.
+// Dense convolutions on tensor cores: of bfloat16 images, and of float32 images rounded to TF32. The tile lies in
+// shared memory as planes of eight bfloat16 or four TF32 channels, 16 bytes a pixel: a row of a matrix that the
+// hardware loads. Sums are float32's.
 //
-// Rows of the product are sixteen neighbouring pixels, columns eight outputs, and its depth is eight channels at a
-// tap, twice. The weights come in the order in which a warp's threads hold them.
+// Rows of the product are sixteen neighbouring pixels, columns eight outputs, and its depth is a plane at a tap,
+// twice. The weights come in the order in which a warp's threads hold them.
 #pragma once
 #include "passes.cuh"
+
+DEVICE constexpr int tensor_planes(int c) { return TENSOR == TF32 ? planes(c) : (c + 7) / 8; }
+
+// How many lines a warp does at once: as many as registers allow and leave work for every warp.
+DEVICE constexpr int lines_of(int n, int lines) {
+    int m = n > 2 ? 4 : 8;
+    while (m > 1 && (TILE_H % m || lines / m < THREADS / 32)) m /= 2;
+    return m;
+}
 
 #ifdef EMULATED
 DEVICE void load_matrices(unsigned (&a)[4], const uint4* row) {
@@ -15,10 +25,16 @@ DEVICE void load_matrices(unsigned (&a)[4], const uint4* row) {
     }
 }
 
-DEVICE float sixteenth(const unsigned long long* of, int depth) {  // of four threads' two registers each
+#if TENSOR == TF32
+DEVICE float number_at(const unsigned long long* of, int depth) {  // of four threads' two registers each
+    return __uint_as_float(unsigned(of[depth % 4] >> (depth < 4 ? 0 : 32)));
+}
+#else
+DEVICE float number_at(const unsigned long long* of, int depth) {
     const unsigned bits = unsigned(of[depth % 8 / 2] >> (depth < 8 ? 0 : 32));
     return __uint_as_float(depth % 2 ? bits & 0xffff0000u : bits << 16);
 }
+#endif
 
 DEVICE void multiply(float (&d)[4], const unsigned (&a)[4], uint2 b) {
     typedef unsigned long long Pair;
@@ -29,8 +45,8 @@ DEVICE void multiply(float (&d)[4], const unsigned (&a)[4], uint2 b) {
             rows[i][holder] = __shfl_sync(~0u, a[i] | Pair(a[2 + i]) << 32, lane / 4 * 4 + holder);
             columns[i][holder] = __shfl_sync(~0u, b.x | Pair(b.y) << 32, (lane % 4 * 2 + i) * 4 + holder);
         }
-    for (int depth = 0; depth < 16; depth++)
-        for (int i = 0; i < 4; i++) d[i] = fmaf(sixteenth(rows[i / 2], depth), sixteenth(columns[i % 2], depth), d[i]);
+    for (int depth = 0; depth < 4 * (TENSOR == TF32 ? 2 : 4); depth++)
+        for (int i = 0; i < 4; i++) d[i] = fmaf(number_at(rows[i / 2], depth), number_at(columns[i % 2], depth), d[i]);
 }
 #else
 DEVICE void load_matrices(unsigned (&a)[4], const uint4* row) {
@@ -40,68 +56,88 @@ DEVICE void load_matrices(unsigned (&a)[4], const uint4* row) {
 }
 
 DEVICE void multiply(float (&d)[4], const unsigned (&a)[4], uint2 b) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
+#if TENSOR == TF32
+#define MULTIPLY "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
+#else
+#define MULTIPLY "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
+#endif
+    asm(MULTIPLY " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
 }
 #endif
 
-// Numbers: biases, then weights as [step][eight outputs][thread of a warp][four bfloat16].
+// A warp's sums: M lines of sixteen pixels, one below the other, and N times eight outputs.
+//
+// The taps of a column see the same lines, so a line is loaded once for all of them. Weights as [two planes at
+// a column of taps][tap][eight outputs][thread of a warp][two registers].
+template <int C, int OUT, int K, int D, int M, int N>
+DEVICE void dense_lines(const uint4* first, const uint2* weights, int eighth, float (&sum)[M][N][4]) {
+    constexpr int G = tensor_planes(C), DEPTHS = K * G, COUNT = (DEPTHS + 1) / 2, EIGHTS = (OUT + 7) / 8;
+    const int lane = threadIdx.x % 32;
+    #pragma unroll 1
+    for (int step = 0; step < COUNT; step++) {
+        const int depth = min(2 * step + lane / 16, DEPTHS - 1);
+        const uint4* line = first + depth % G * PLANE + depth / G * D;
+        uint2 b[K][N];
+        #pragma unroll
+        for (int tap = 0; tap < K; tap++)
+            #pragma unroll
+            for (int n = 0; n < N; n++) {
+                b[tap][n] = {0u, 0u};
+                if (eighth + n < EIGHTS) b[tap][n] = weights[((step * K + tap) * EIGHTS + eighth + n) * 32 + lane];
+            }
+        #pragma unroll
+        for (int i = 0; i < M + (K - 1) * D; i++) {
+            unsigned a[4];
+            if (i % D >= M) continue;  // between the taps of few lines
+            load_matrices(a, line + i * COLUMNS);
+            #pragma unroll
+            for (int tap = 0; tap < K; tap++) {
+                const int m = i - tap * D;
+                if (m < 0 || m >= M) continue;
+                #pragma unroll
+                for (int n = 0; n < N; n++) multiply(sum[m][n], a, b[tap][n]);
+            }
+        }
+    }
+}
+
+// Numbers: biases, then weights as above.
 template <int C, int OUT, int K, int D, int AT> DEVICE void dense_on_tensor_cores(const Place& place, int border) {
-    constexpr int DEPTHS = K * K * (C / 8), COUNT = (DEPTHS + 1) / 2, EIGHTS = (OUT + 7) / 8, ACROSS = TILE_W / 16;
-    constexpr int ROWS = TILE_H * ACROSS, N = EIGHTS < 4 ? EIGHTS : 4, M = N <= 2 && ROWS % 4 == 0 ? 4 : 2;
+    constexpr int EIGHTS = (OUT + 7) / 8, ACROSS = TILE_W / 16, N = EIGHTS < 4 ? EIGHTS : 4;
+    constexpr int GROUPS = (EIGHTS + N - 1) / N, M = lines_of(N, TILE_H * ACROSS * GROUPS), DOWN = TILE_H / M;
     const uint4* tile = reinterpret_cast<const uint4*>(place.tile);
     const uint2* weights = reinterpret_cast<const uint2*>(place.numbers + AT + round_up(padded(OUT), 4));
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     #pragma unroll 1
-    for (int item = warp; item < ROWS / M * ((EIGHTS + N - 1) / N); item += THREADS / 32) {
-        const int first = item % (ROWS / M) * M, eighth = item / (ROWS / M) * N;
-        int begin[M];  // what the thread loads: a pixel of one of four matrices
-        #pragma unroll
-        for (int m = 0; m < M; m++) {
-            const int row = (first + m) / ACROSS, column = (first + m) % ACROSS * 16 + lane % 16;
-            begin[m] = (row + border) * COLUMNS + column + border;
-        }
+    for (int item = warp; item < DOWN * ACROSS * GROUPS; item += THREADS / 32) {
+        const int top = item % DOWN * M, left = item / DOWN % ACROSS * 16, eighth = item / DOWN / ACROSS * N;
         float sum[M][N][4];
-        #pragma unroll
-        for (int m = 0; m < M; m++)
-            #pragma unroll
-            for (int n = 0; n < N; n++)
-                #pragma unroll
-                for (int i = 0; i < 4; i++) sum[m][n][i] = 0.0f;
-        #pragma unroll 2
-        for (int step = 0; step < COUNT; step++) {
-            const int depth = min(2 * step + lane / 16, DEPTHS - 1), tap = depth / (C / 8);
-            const int at = depth % (C / 8) * PLANE + (tap / K * COLUMNS + tap % K) * D;
-            uint2 b[N];
-            #pragma unroll
-            for (int n = 0; n < N; n++) {
-                b[n] = {0u, 0u};
-                if (eighth + n < EIGHTS) b[n] = weights[(step * EIGHTS + eighth + n) * 32 + lane];
-            }
-            #pragma unroll
-            for (int m = 0; m < M; m++) {
-                unsigned a[4];
-                load_matrices(a, tile + begin[m] + at);
-                #pragma unroll
-                for (int n = 0; n < N; n++) multiply(sum[m][n], a, b[n]);
-            }
-        }
         #pragma unroll
         for (int n = 0; n < N; n++) {
             const int channel = (eighth + n) * 8 + lane % 4 * 2;
-            if (channel / 4 >= planes(OUT)) continue;
             const float low = channel < OUT ? place.numbers[AT + channel] : 0.0f;
             const float high = channel + 1 < OUT ? place.numbers[AT + channel + 1] : 0.0f;
             #pragma unroll
             for (int m = 0; m < M; m++)
+                sum[m][n][0] = sum[m][n][2] = low, sum[m][n][1] = sum[m][n][3] = high;
+        }
+        const uint4* first = tile + (top + border) * COLUMNS + left + lane % 16 + border;
+        dense_lines<C, OUT, K, D, M, N>(first, weights, eighth, sum);
+        #pragma unroll
+        for (int n = 0; n < N; n++) {
+            const int channel = (eighth + n) * 8 + lane % 4 * 2;
+            if (channel / 4 >= planes(OUT)) continue;
+            #pragma unroll
+            for (int m = 0; m < M; m++)
                 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    const int row = (first + m) / ACROSS, column = (first + m) % ACROSS * 16 + lane / 4 + half * 8;
-                    float4* to = place.exchange + channel / 4 * PIXELS + row * TILE_W + column;
+                    const int pixel = (top + m) * TILE_W + left + lane / 4 + half * 8;
+                    float4* to = place.exchange + channel / 4 * PIXELS + pixel;
                     const float* z = sum[m][n] + half * 2;
-                    reinterpret_cast<float2*>(to)[channel % 4 / 2] = {z[0] + low, z[1] + high};
+                    reinterpret_cast<float2*>(to)[channel % 4 / 2] = {z[0], z[1]};
                 }
         }
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import codes as k
-from ascseg_cli.kernels.chain.passes.packing import Branch, padded
+from ascseg_cli.kernels.chain.passes.packing import PLANE, Branch, padded
 from ascseg_cli.kernels.chain.plan import Draft
 
 _TILES = [
@@ -49,7 +49,7 @@ class Load:
     others: int
     boosts: bool
     carries: bool  # each branch but the first adds the result of the one before
-    tensor: bool  # dense convolutions on tensor cores
+    tensor: int  # what tensor cores multiply in dense convolutions; 0: nothing
 
     @property
     def edge(self) -> int:
@@ -86,7 +86,7 @@ class Tiling:
         return self.width * self.height // self.strip * self.split
 
 
-def load_of(branches: Sequence[Branch], head: Draft, others: int, carries: bool, tensor: bool) -> Load:
+def load_of(branches: Sequence[Branch], head: Draft, others: int, carries: bool, tensor: int) -> Load:
     rows = []
     for one in branches:
         steps = [n for kind, _, out, _ in one.steps for n in (kind, out)]
@@ -109,7 +109,12 @@ def tiling(load: Load, b: int, h: int, w: int, slices: int) -> tuple[float, Tili
 def _ways(load: Load) -> Iterator[Tiling]:
     wide = padded(load.widest)
     for (width, height), strip, share in itertools.product(_TILES, (1, 2, 4, 8), (4, 8)):
-        if height % strip or strip * min(share, wide) > 64 or height <= 2 * load.edge or width % 16 * load.tensor:
+        if (
+            height % strip
+            or strip * min(share, wide) > 64
+            or height <= 2 * load.edge
+            or (load.tensor and width % 16)
+        ):
             continue
         for spread in (False, True)[: 1 if load.carries else len(load.branches)]:
             way = _laid_out(load, width, height, strip, max(1, -(-wide // share)), spread)
@@ -123,7 +128,7 @@ def _laid_out(load: Load, width: int, height: int, strip: int, split: int, sprea
     preloaded, staged = max(counts) if spread else sum(counts), 0
     if preloaded > _MOST_PRELOADED:
         preloaded, staged = 0, max(_STAGED, *(branch[7] for branch in load.branches))
-    tile = (width + 2 * load.halo) * (height + 2 * load.halo) * -(-load.into // (8 if load.tensor else 4))
+    tile = (width + 2 * load.halo) * (height + 2 * load.halo) * -(-load.into // PLANE[load.tensor])
     through = split > 1 or load.tensor or staged or any(_exchanges(one, load.resize_out) for one in load.branches)
     exchange = width * height * -(-load.widest // 4) if through else 0
     alone = (spread or len(load.branches) == 1) and not load.tensor
@@ -170,7 +175,7 @@ def _registers(load: Load, way: Tiling) -> int:
     return 48 + (way.strip + 1) * _share(load.widest, way.split) * (2 if load.carries else 1) + 4 * reach
 
 
-def _work(branch: tuple[int, ...], way: Tiling, tensor: bool) -> tuple[float, float]:
+def _work(branch: tuple[int, ...], way: Tiling, tensor: int) -> tuple[float, float]:
     """A thread's multiplications and its reads of shared float4."""
     over, size, dilation, into, out, *_ = branch
     taps, share = size * size, _share(out, way.split)
@@ -181,12 +186,12 @@ def _work(branch: tuple[int, ...], way: Tiling, tensor: bool) -> tuple[float, fl
         flops = taps * into * way.strip * share
         reads = -(-into // 4) * size * reach + taps * into * -(-share // 4)
         if tensor:
-            flops, reads = flops / 8, flops / 32 + way.strip * share / 4
+            flops, reads = _on_tensor_cores(branch, way, PLANE[tensor])
     elif over == k.GROUPED and into == out:
         flops, reads = taps * way.strip * share, -(-share // 4) * (size * reach + taps)
     elif over == k.GROUPED:
         flops = taps * into // out * way.strip * share
-        reads = share * taps * (way.strip + 1) * -(-into // out // 4)
+        reads = share * size * (way.strip + size - 1 + size) * -(-into // out // 4)
     else:
         flops, reads = taps * way.strip * share * 2, taps * way.strip * -(-share // 4)
     for kind, after in zip(branch[8::2], branch[9::2]):
@@ -199,6 +204,17 @@ def _work(branch: tuple[int, ...], way: Tiling, tensor: bool) -> tuple[float, fl
             flops += way.strip * share * (20 if kind in (k.GELU, k.SIGMOID, k.SOFT_GATE, k.NORM) else 1)
             reads += way.strip * share // 4 if kind >= k.ADD else 0
     return flops, reads
+
+
+def _on_tensor_cores(branch: tuple[int, ...], way: Tiling, plane: int) -> tuple[float, float]:
+    """As much of a thread's time in multiplications and reads: a matrix product takes two cycles, a load four."""
+    _, size, dilation, into, out, *_ = branch
+    steps, eights, warps = -(-size * -(-into // plane) // 2), -(-out // 8), way.threads / 32
+    lines = way.width // 16 * way.height
+    height = max(1, min(4 if eights > 2 else 8, int(lines * -(-eights // 4) / warps)))
+    loads = lines / height * -(-eights // 4) * min(height + (size - 1) * dilation, size * height)
+    products = lines * size * eights
+    return 8 * steps * products / warps, steps * 4 / 3 * loads / warps + 2 * way.strip * _share(out, way.split) / 4
 
 
 def _share(c: int, split: int) -> int:

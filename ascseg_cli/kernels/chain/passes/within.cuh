@@ -2,6 +2,23 @@
 #pragma once
 #include "passes.cuh"
 
+// Where FAST, the hardware's own exponential and reciprocal stand in for exact ones.
+DEVICE float gate_of(float x) {
+    if constexpr (FAST) return __fdividef(1.0f, 1.0f + __expf(-x));
+    return sigmoid(x);
+}
+
+// x · Φ(x) within 2e-7·|x| where FAST: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26
+DEVICE float gelu_of(float x) {
+    if constexpr (!FAST) return gelu(x);
+    const float size = fabsf(x), t = __fdividef(1.0f, fmaf(0.23164189f, size, 1.0f));
+    float sum = fmaf(0.530702715f, t, -0.726576014f);
+    sum = fmaf(sum, t, 0.710706871f);
+    sum = fmaf(sum, t, -0.142248368f);
+    sum = fmaf(sum, t, 0.127414796f);
+    return fmaxf(x, 0.0f) - size * (sum * t * __expf(-0.5f * x * x));
+}
+
 template <int C, int OUT, int AT>
 DEVICE void pointwise(const Place& place, const float (&v)[STRIP][share(C)], float (&u)[STRIP][share(OUT)]) {
     if constexpr (SPLIT > 1 || !PRELOAD || C > 8) {
@@ -44,7 +61,7 @@ template <int C> DEVICE float2 moments(const Place& place, const float (&v)[shar
             variance = fmaf(d, d, variance);
         }
     }
-    return {mean, 1.0f / sqrtf(variance / C + eps)};
+    return {mean, FAST ? rsqrtf(variance / C + eps) : 1.0f / sqrtf(variance / C + eps)};
 }
 
 // Numbers: eps and three unused, weights, biases.
@@ -64,14 +81,14 @@ template <int C, int AT> DEVICE void layer_norm(const Place& place, float (&v)[S
 
 template <int KIND> DEVICE float activated(float x) {
     if constexpr (KIND == kind::RELU) return fmaxf(x, 0.0f);
-    if constexpr (KIND == kind::GELU) return gelu(x);
-    return sigmoid(x);
+    if constexpr (KIND == kind::GELU) return gelu_of(x);
+    return gate_of(x);
 }
 
 template <int KIND> DEVICE float combined(float x, float other) {
     if constexpr (KIND == kind::ADD) return x + other;
     if constexpr (KIND == kind::GATE) return fmaf(x, other, other);
-    if constexpr (KIND == kind::SOFT_GATE) return fmaf(x, sigmoid(other), other);
+    if constexpr (KIND == kind::SOFT_GATE) return fmaf(x, gate_of(other), other);
     return fmaf(other, x, x);
 }
 

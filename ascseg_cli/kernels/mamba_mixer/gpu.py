@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.mamba_mixer import reference
+from ascseg_cli.kernels.cuda.precision import tf32_allowed
+from ascseg_cli.kernels.mamba_mixer import gpu_warps, reference
 from ascseg_cli.kernels.mamba_mixer.gpu_forward import forward
 from ascseg_cli.kernels.mamba_mixer.gpu_gradients import mixer_gradients
 from ascseg_cli.kernels.mamba_mixer.layout import TILE, Layout
@@ -42,7 +43,10 @@ def mamba_mixer(
     weights = [w.float().contiguous() for w in given]
     if wanted:
         return _Mix.apply(t, layout, *weights)
-    return forward(t, weights, layout, layout.length(len(t), t.shape[1]))[0]
+    b, l, _ = t.shape
+    if (t.dtype == torch.bfloat16 or tf32_allowed()) and gpu_warps.fits(layout):
+        return gpu_warps.forward(t, weights, layout, gpu_warps.length_for(b, l, layout))
+    return forward(t, weights, layout, layout.length(b, l))[0]
 
 
 class _Mix(torch.autograd.Function):

@@ -1,0 +1,71 @@
+"""The forward pass of Mamba's mixer where TF32 is allowed: how the kernels of `warps.cu` are launched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ascseg_cli.kernels.cuda import Kernel, kernel
+from ascseg_cli.kernels.mamba_mixer.gpu_forward import between_chunks, link, plain
+from ascseg_cli.kernels.mamba_mixer.layout import Layout, odd4, up
+
+_SOURCE = Path(__file__).with_name("warps.cu")
+_WARPS, _BLOCKS = 4, 4  # in a block; blocks a multiprocessor should hold
+_POLYNOMIAL = 0  # of a thread's sixteen powers of two, those that are polynomials
+_STEPS = 8  # tokens of a tile
+_ENOUGH = 4096  # warps that keep a large GPU busy: two rounds of an H100's
+_STATES = 16
+
+
+def fits(layout: Layout) -> bool:
+    """Whether the kernels are written for such weights."""
+    return layout.r == 1 and layout.n == _STATES and layout.e % 4 == 0 and layout.channels <= 32
+
+
+def forward(t: Tensor, weights: Sequence[Tensor], layout: Layout, length: int) -> Tensor:
+    """y (b, l, c) in t's dtype.
+
+    length  tokens of a chunk, a multiple of 8
+    """
+    b, l, c = t.shape
+    t = plain(t)
+    chunks = -(-l // length)
+    y, starts = t.new_empty(b, l, c), None
+    grid, sizes = (-(-b * -(-chunks // _segments(layout)) // _WARPS), layout.blocks), (b, l, length, chunks)
+    shared = _WARPS * _memory(layout)
+    if chunks > 1:
+        starts, totals = between_chunks(t, layout, chunks)
+        given = (t, *t.stride(), *weights, starts, totals, *sizes)
+        _kernel("chunk_ends", layout, t)(grid, 32 * _WARPS, *given, shared=shared)
+        link(weights[6], starts, totals, layout, backward=False)
+    given = (t, *t.stride(), *weights, starts, y, *sizes)
+    _kernel("replay", layout, t)(grid, 32 * _WARPS, *given, shared=shared)
+    return y
+
+
+def length_for(b: int, l: int, layout: Layout) -> int:
+    """Tokens of a chunk: as many as leave enough warps."""
+    for length in (128, 64, 32):
+        if b * -(-l // length) // _segments(layout) * layout.blocks >= _ENOUGH:
+            return length
+    return 16
+
+
+def _segments(layout: Layout) -> int:
+    """Chunks of a warp."""
+    return 32 // layout.channels
+
+
+def _memory(layout: Layout) -> int:
+    """Bytes of a warp, PER_WARP in `warps.cu`."""
+    slots = _segments(layout) * layout.together
+    rows = up(_STEPS * slots, 16)
+    return 4 * (up(_STEPS * slots * layout.d) + rows * (odd4(layout.e) + 40))
+
+
+def _kernel(name: str, layout: Layout, t: Tensor) -> Kernel:
+    constants = layout.constants | {"S": _STATES, "POLYNOMIAL": _POLYNOMIAL, "WARPS": _WARPS, "BLOCKS": _BLOCKS}
+    return kernel(_SOURCE, name, HALF=int(t.dtype == torch.bfloat16), **constants)

@@ -98,7 +98,9 @@ def result_and_bound(t: Tensor, weights: list[Tensor], groups: int) -> tuple[Ten
     return result, bound
 
 
-def run(case: Case, length: int, device: str, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def run(
+    case: Case, length: int, device: str, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
     """Ours, exact, bound."""
     monkeypatch.setattr(gpu_warps, "length_for", lambda *_: length)
     t, *weights = case.inputs(0, device)

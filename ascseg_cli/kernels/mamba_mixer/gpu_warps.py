@@ -15,7 +15,6 @@ from ascseg_cli.kernels.mamba_mixer.layout import Layout, odd4, up
 _SOURCE = Path(__file__).with_name("warps.cu")
 _WARPS, _BLOCKS = 4, 4  # in a block; blocks a multiprocessor should hold
 _POLYNOMIAL = 0  # of a thread's sixteen powers of two, those that are polynomials
-_STEPS = 8  # tokens of a tile
 _ENOUGH = 4096  # warps that keep a large GPU busy: two rounds of an H100's
 _STATES = 16
 
@@ -62,8 +61,8 @@ def _segments(layout: Layout) -> int:
 def _memory(layout: Layout) -> int:
     """Bytes of a warp, PER_WARP in `warps.cu`."""
     slots = _segments(layout) * layout.together
-    rows = up(_STEPS * slots, 16)
-    return 4 * (up(_STEPS * slots * layout.d) + rows * (odd4(layout.e) + 40))
+    steps = 4 if slots >= 4 else 8  # tokens of a tile
+    return 4 * (up(steps * slots * layout.d) + up(steps * slots, 16) * (odd4(layout.e) + 40))
 
 
 def _kernel(name: str, layout: Layout, t: Tensor) -> Kernel:

@@ -31,9 +31,17 @@ DEVICE float number(Token v) { return v; }
 DEVICE Token token_of(float v) { return v; }
 #endif
 
-// two neighbouring tokens' numbers, of which the first lies at an even place
-struct __align__(2 * sizeof(Token)) Pair { Token first, second; };
-DEVICE void put2(Token* to, float a, float b) { *reinterpret_cast<Pair*>(to) = {token_of(a), token_of(b)}; }
+// Two numbers beside each other, of which the first lies at an even place.
+DEVICE void put2(Token* to, float a, float b) {
+#if HALF && !defined(EMULATED)
+    unsigned both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(b), "f"(a));
+    *reinterpret_cast<unsigned*>(to) = both;
+#else
+    struct __align__(2 * sizeof(Token)) Pair { Token first, second; };
+    *reinterpret_cast<Pair*>(to) = {token_of(a), token_of(b)};
+#endif
+}
 
 // A · log2(e), and what its rounding leaves; finite, so that Δ = 0 always keeps a state. Zero for a padded state.
 struct Rate { float high, low; };

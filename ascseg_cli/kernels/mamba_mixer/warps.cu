@@ -9,7 +9,12 @@
 #include "mixer.cuh"
 #include "tf32.cuh"
 
-constexpr int SEGMENTS = 32 / CH, SLOTS = SEGMENTS * GB, ACTIVE = SLOTS * E, STEPS = 8;  // tokens of a tile
+constexpr int SEGMENTS = 32 / CH, SLOTS = SEGMENTS * GB, ACTIVE = SLOTS * E;
+#ifndef STEPS_FORCED
+constexpr int STEPS = SLOTS >= 4 ? 4 : 8;  // tokens of a tile
+#else
+constexpr int STEPS = STEPS_FORCED;
+#endif
 constexpr int SCANNED = STEPS * SLOTS, TILES = ceil_div(SCANNED, 16);  // rows (token, slot) of a tile; in sixteens
 constexpr int PITCH = 40, OF_LOW = 32;                                 // of rows of B, C, and what Δ comes from
 constexpr int WIDTH = GB * DIM, FETCHED = SEGMENTS * STEPS * WIDTH, EACH = ceil_div(FETCHED, 32);
@@ -85,25 +90,34 @@ DEVICE void rates_of(const float* A_log, const Part& at, float (&rates)[2][HALF_
         }
 }
 
-// The thread's share of the tile of tokens from `start` of each chunk on; t: the image's, its first group's
-DEVICE void fetch(float (&values)[EACH], const Token* t, int t_l, int t_c, const Part& at, int start, int length, int l) {
+// A number of each tile that the thread fetches: the next one, where it goes, and where tiles end that have it.
+struct Item { const Token* from; int to, end; };
+
+// t: the image's, its first group's
+DEVICE void share_out(Item (&items)[EACH], const Token* t, int t_l, int t_c, const Part& at, int length, int l) {
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         const int item = i * 32 + at.lane, k = t_c == 1 ? item / WIDTH % STEPS : item % STEPS;
         const int c = t_c == 1 ? item % WIDTH : item / STEPS % WIDTH, segment = item / (WIDTH * STEPS);
-        const int token = at.first + segment * length + start + k;
-        values[i] = 0.0f;
-        if (item < FETCHED && token < l) values[i] = number(t[(long long)(token) * t_l + (long long)(c) * t_c]);
+        const int token = at.first + segment * length + k;
+        items[i].from = t + (long long)(token) * t_l + (long long)(c) * t_c;
+        items[i].to = (k * SLOTS + segment * GB) * DIM + c;
+        items[i].end = item < FETCHED ? min(l - token, length) : 0;
     }
 }
 
-DEVICE void keep(const float (&values)[EACH], int t_c, const Part& at) {
+DEVICE void fetch(float (&values)[EACH], Item (&items)[EACH], int start, int t_l) {
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        const int item = i * 32 + at.lane, k = t_c == 1 ? item / WIDTH % STEPS : item % STEPS;
-        const int c = t_c == 1 ? item % WIDTH : item / STEPS % WIDTH, segment = item / (WIDTH * STEPS);
-        if (item < FETCHED) at.tokens[(k * SLOTS + segment * GB) * DIM + c] = values[i];
+        values[i] = start < items[i].end ? number(*items[i].from) : 0.0f;
+        items[i].from += STEPS * t_l;
     }
+}
+
+DEVICE void keep(const float (&values)[EACH], const Item (&items)[EACH], const Part& at) {
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+        if (FETCHED % 32 == 0 || i * 32 + at.lane < FETCHED) at.tokens[items[i].to] = values[i];
 }
 
 // What the convolution sees of the three tokens before the chunk
@@ -137,21 +151,25 @@ template <bool GATED> DEVICE void enter(
 ) {
 #pragma unroll
     for (int k = 0; k < STEPS; k++) {
-        const int row = k * SLOTS + at.slot;
         float a[DIM], raw = 0.0f, z = 0.0f;
-        token_of_row(a, at.tokens + row * DIM);
+        token_of_row(a, at.tokens + (k * SLOTS + at.slot) * DIM);
 #pragma unroll
         for (int i = 0; i < DIM; i++) {
             raw = fmaf(w.x[i], a[i], raw);
             if (GATED) z = fmaf(w.z[i], a[i], z);
         }
-        float v = fmaf(w.taps[1], before[1], fmaf(w.taps[0], before[0], w.taps_bias));
-        v = fmaf(w.taps[3], raw, fmaf(w.taps[2], before[2], v));
+        const float early = fmaf(w.taps[1], before[1], fmaf(w.taps[0], before[0], w.taps_bias));
+        x[k] = fmaf(w.taps[3], raw, fmaf(w.taps[2], before[2], early));
         before[0] = before[1], before[1] = before[2], before[2] = raw;
-        x[k] = v * quick_logistic(v);
-        if (GATED) gate[k] = z * quick_logistic(z);
-        at.x[row * XP + at.c] = tf32(x[k]);
+        gate[k] = z;
     }
+#pragma unroll
+    for (int k = 0; k < STEPS; k++) x[k] *= quick_logistic(x[k]);
+#pragma unroll
+    for (int k = 0; k < STEPS; k++) at.x[(k * SLOTS + at.slot) * XP + at.c] = tf32(x[k]);
+    if (GATED)
+#pragma unroll
+        for (int k = 0; k < STEPS; k++) gate[k] *= quick_logistic(gate[k]);
 }
 
 // (K, 8) of a matrix as a thread holds it: `of(k, n)`
@@ -160,34 +178,39 @@ template <typename Of> DEVICE void hold(float (&b)[LOADS], Of of) {
     for (int i = 0; i < LOADS; i++) b[i] = tf32(of(4 * i + threadIdx.x % 4, threadIdx.x % 32 / 4));
 }
 
-// Sixteen rows of x from `row` on, times b
-DEVICE void product(float (&d)[4], const float* x, int row, const float (&b)[LOADS]) {
-    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const float *upper = x + (row + g) * XP + t, *lower = upper + 8 * XP;
+// Sixteen rows of at.x from `row` on as a thread holds them
+DEVICE void rows_of(float (&upper)[LOADS], float (&lower)[LOADS], const Part& at, int row) {
+    const float* from = at.x + (row + at.lane / 4) * XP + at.lane % 4;
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) upper[i] = from[4 * i], lower[i] = from[8 * XP + 4 * i];
+}
+
+// d = rows · b
+DEVICE void product(float (&d)[4], const float (&upper)[LOADS], const float (&lower)[LOADS], const float (&b)[LOADS]) {
 #pragma unroll
     for (int i = 0; i < 4; i++) d[i] = 0.0f;
 #pragma unroll
-    for (int i = 0; i + 1 < LOADS; i += 2)
-        multiply_tf32(d, upper[4 * i], lower[4 * i], upper[4 * i + 4], lower[4 * i + 4], b[i], b[i + 1]);
-    constexpr int LAST = LOADS - 1;
-    if (LOADS % 2) multiply_tf32(d, upper[4 * LAST], lower[4 * LAST], b[LAST]);
+    for (int i = 0; i + 1 < LOADS; i += 2) multiply_tf32(d, upper[i], lower[i], upper[i + 1], lower[i + 1], b[i], b[i + 1]);
+    if (LOADS % 2) multiply_tf32(d, upper[LOADS - 1], lower[LOADS - 1], b[LOADS - 1]);
 }
 
 // COUNT eighths of B and C, and what Δ comes from, into the rows of p
 template <int COUNT> DEVICE void project(const Part& at, const float (&b)[COUNT][LOADS], const float (&low)[LOADS]) {
     const int g = at.lane / 4, t = at.lane % 4;
-#pragma unroll 1
+#pragma unroll
     for (int row = 0; row < A_ROWS; row += 16) {
-        float* to = at.p + (row + g) * PITCH + 2 * t;
-        float d[4];
+        float upper[LOADS], lower[LOADS], d[COUNT][4], of_low[4];
+        rows_of(upper, lower, at, row);
+#pragma unroll
+        for (int n = 0; n < COUNT; n++) product(d[n], upper, lower, b[n]);
+        product(of_low, upper, lower, low);
+        float *to = at.p + (row + g) * PITCH + 2 * t, *below = to + 8 * PITCH;
 #pragma unroll
         for (int n = 0; n < COUNT; n++) {
-            product(d, at.x, row, b[n]);
-            *reinterpret_cast<float2*>(to + 8 * n) = make_float2(d[0], d[1]);
-            *reinterpret_cast<float2*>(to + 8 * n + 8 * PITCH) = make_float2(d[2], d[3]);
+            *reinterpret_cast<float2*>(to + 8 * n) = make_float2(d[n][0], d[n][1]);
+            *reinterpret_cast<float2*>(below + 8 * n) = make_float2(d[n][2], d[n][3]);
         }
-        product(d, at.x, row, low);
-        if (t == 0) to[OF_LOW] = d[0], to[OF_LOW + 8 * PITCH] = d[2];
+        if (t == 0) to[OF_LOW] = of_low[0], below[OF_LOW] = of_low[2];
     }
 }
 
@@ -204,10 +227,13 @@ DEVICE void half_of(const float* row, float (&v)[HALF_STATES]) {
     v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
 }
 
-// Δ of a token
-DEVICE float quick_step(const float* p, const Own& w) {
-    const float v = fmaf(w.step, p[OF_LOW], w.step_bias);
-    return step_from(v, exp2_fast(fabsf(v) * -1.44269504f));
+// Δ of a tile
+DEVICE void quick_steps(float (&steps)[STEPS], const Own& w, const Part& at) {
+#pragma unroll
+    for (int k = 0; k < STEPS; k++) {
+        const float v = fmaf(w.step, at.p[(k * SLOTS + at.slot) * PITCH + OF_LOW], w.step_bias);
+        steps[k] = step_from(v, exp2_fast(fabsf(v) * -1.44269504f));
+    }
 }
 
 // A token further
@@ -231,6 +257,30 @@ DEVICE size_t states_at(const Part& at, int chunks, int of) {
     return (chunk * CH + at.slot % GB * E + (at.c ^ of)) * N + at.half * 4;
 }
 
+// The rows of at.x through out_proj, to y from the tile's first token on
+DEVICE void leave(
+    Token* y, int width, const Part& at, const float (&of_out)[OUTS][LOADS], int start, int length, int l
+) {
+#pragma unroll
+    for (int first = 0; first < A_ROWS; first += 16) {
+        float upper[LOADS], lower[LOADS], d[4];
+        rows_of(upper, lower, at, first);
+#pragma unroll
+        for (int n = 0; n < OUTS; n++) {
+            product(d, upper, lower, of_out[n]);
+            const int o = 8 * n + at.lane % 4 * 2;
+#pragma unroll
+            for (int below = 0; below < 2; below++) {
+                const unsigned row = first + at.lane / 4 + below * 8, slot = row % SLOTS;
+                const int k = row / SLOTS, token = slot / GB * length + k;  // after the tile's first
+                const bool real = (A_ROWS == SCANNED || row < SCANNED) && start + k < length;
+                if (o < DIM && real && at.first + start + token < l)
+                    put2(y + (long long)(token) * width + slot % GB * DIM + o, d[2 * below], d[2 * below + 1]);
+            }
+        }
+    }
+}
+
 // ends (b, blocks of groups, chunks, CH · N), totals (b, blocks of groups, chunks, CH) as in `forward.cu`;
 // grid (warps' worth of b · chunks, blocks of groups)
 KERNEL __launch_bounds__(32 * WARPS, BLOCKS) chunk_ends(
@@ -246,20 +296,23 @@ KERNEL __launch_bounds__(32 * WARPS, BLOCKS) chunk_ends(
     float rates[2][HALF_STATES], state[2][HALF_STATES], before[BACK], values[EACH], total = 0.0f;
     rates_of(A_log, at, rates, state);
     history(before, own, t, t_l, t_c, at, length, l);
-    fetch(values, t, t_l, t_c, at, 0, length, l);
+    Item items[EACH];
+    share_out(items, t, t_l, t_c, at, length, l);
+    fetch(values, items, 0, t_l);
     for (int start = 0; start < min(length, l - at.first); start += STEPS) {
-        float x[STEPS], gate[STEPS];
-        keep(values, t_c, at);
+        float x[STEPS], gate[STEPS], steps[STEPS];
+        keep(values, items, at);
         __syncwarp();
         enter<false>(x, gate, before, own, at);
-        if (start + STEPS < length) fetch(values, t, t_l, t_c, at, start + STEPS, length, l);
+        fetch(values, items, start + STEPS, t_l);
         __syncwarp();
         project(at, of_states, of_low);
         __syncwarp();
+        quick_steps(steps, own, at);
 #pragma unroll
         for (int k = 0; k < STEPS; k++) {
             const float* row = at.p + (k * SLOTS + at.slot) * PITCH;
-            const float step = quick_step(row, own), drive = step * x[k];
+            const float step = steps[k], drive = step * x[k];
             const float step_beside = __shfl_xor_sync(~0u, step, 1), drive_beside = __shfl_xor_sync(~0u, drive, 1);
             float added[HALF_STATES];
             half_of(row + at.half * 4, added);
@@ -299,25 +352,27 @@ KERNEL __launch_bounds__(32 * WARPS, BLOCKS) replay(
             return 8 * n + column < DIM ? out_proj[(8 * n + column) * E + k] : 0.0f;
         });
     float rates[2][HALF_STATES], state[2][HALF_STATES], before[BACK], values[EACH];
+    Item items[EACH];
     rates_of(A_log, at, rates, state);
     if (starts != nullptr && at.chunk + at.slot / GB < chunks)
         for (int of = 0; of < 2; of++) half_of(starts + states_at(at, chunks, of), state[of]);
     history(before, own, t, t_l, t_c, at, length, l);
-    fetch(values, t, t_l, t_c, at, 0, length, l);
+    share_out(items, t, t_l, t_c, at, length, l);
+    fetch(values, items, 0, t_l);
     for (int start = 0; start < min(length, l - at.first); start += STEPS) {
-        float x[STEPS], gate[STEPS];
-        keep(values, t_c, at);
+        float x[STEPS], gate[STEPS], steps[STEPS];
+        keep(values, items, at);
         __syncwarp();
         enter<true>(x, gate, before, own, at);
-        if (start + STEPS < length) fetch(values, t, t_l, t_c, at, start + STEPS, length, l);
+        fetch(values, items, start + STEPS, t_l);
         __syncwarp();
         project(at, of_states, of_low);
         __syncwarp();
+        quick_steps(steps, own, at);
 #pragma unroll
         for (int k = 0; k < STEPS; k++) {
-            const int place = k * SLOTS + at.slot;
-            const float* row = at.p + place * PITCH;
-            const float step = quick_step(row, own), drive = step * x[k];
+            const float* row = at.p + (k * SLOTS + at.slot) * PITCH;
+            const float step = steps[k], drive = step * x[k];
             const float step_beside = __shfl_xor_sync(~0u, step, 1), drive_beside = __shfl_xor_sync(~0u, drive, 1);
             float added[HALF_STATES], read[HALF_STATES];
             half_of(row + at.half * 4, added);
@@ -325,23 +380,12 @@ KERNEL __launch_bounds__(32 * WARPS, BLOCKS) replay(
             advance(state[0], rates[0], added, step, drive);
             advance(state[1], rates[1], added, step_beside, drive_beside);
             const float sum = dot(read, state[0]) + __shfl_xor_sync(~0u, dot(read, state[1]), 1);
-            at.x[place * XP + at.c] = tf32(fmaf(skipped, x[k], sum) * gate[k]);
+            gate[k] *= fmaf(skipped, x[k], sum);
         }
+#pragma unroll
+        for (int k = 0; k < STEPS; k++) at.x[(k * SLOTS + at.slot) * XP + at.c] = tf32(gate[k]);
         __syncwarp();
-#pragma unroll 1
-        for (int first = 0; first < A_ROWS; first += 16)
-#pragma unroll
-            for (int n = 0; n < OUTS; n++) {
-                float d[4];
-                product(d, at.x, first, of_out[n]);
-#pragma unroll
-                for (int below = 0; below < 2; below++) {
-                    const int row = first + at.lane / 4 + below * 8, slot = row % SLOTS, o = 8 * n + at.lane % 4 * 2;
-                    const int in_chunk = start + row / SLOTS, token = at.first + slot / GB * length + in_chunk;
-                    if (o >= DIM || row >= SCANNED || in_chunk >= length || token >= l) continue;
-                    put2(y + size_t(token) * width + slot % GB * DIM + o, d[2 * below], d[2 * below + 1]);
-                }
-            }
+        leave(y + size_t(at.first + start) * width, width, at, of_out, start, length, l);
         __syncwarp();
     }
 }

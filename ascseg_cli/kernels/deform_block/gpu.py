@@ -80,8 +80,8 @@ def deform_block(p: Tensor, f: Tensor, m: Tensor | None, *weights: Tensor) -> Te
     half = int(p.dtype == torch.bfloat16)
     warps = warps_for(b, c, h, w) if half or tf32_allowed() else None
     if warps:
-        run = kernel(_ON_TENSOR_CORES, "deform_block", C=c, HALF=half, WARPS=warps)
-        run((_tiles(warps, h, w), 1, b), 32 * warps, *given, shared=_tensor_memory(c, warps))
+        run = kernel(_ON_TENSOR_CORES, "deform_block", C=c, HALF=half, P_PITCH=given[1], WARPS=warps)
+        run((_tiles(warps, h, w), 1, b), 32 * warps, given[0], *given[2:], shared=_tensor_memory(c, warps))
         return e
     cut = cut_for(b, c, h, w)
     run = kernel(_SOURCE, "deform_block", HALF=half, **cut.constants(c))

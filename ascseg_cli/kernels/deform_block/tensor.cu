@@ -2,7 +2,8 @@
 // itself once the block's tile of p and the weights lie in shared memory; only when all have their offsets do samples
 // take the tile's place.
 //
-// C channels, a multiple of 8 · WARPS in a block, whose tile is 16 pixels wide and 2 · WARPS high
+// C channels, a multiple of 8 · P_PITCH numbers from a pixel of p to the next · WARPS in a block, whose tile is 16
+// pixels wide and 2 · WARPS high
 #include "element.cuh"
 #include "sample.cuh"
 #include "tf32.cuh"
@@ -30,26 +31,28 @@ DEVICE Memory memory_of(float* shared) {
 
 struct Place { int row, column, h, w; };  // the tile's first pixel; the image's size
 
-DEVICE void load_tile(float* tile, const Element* p, int pitch, const Place& at) {
+DEVICE void load_tile(float* tile, const Element* p, const Place& at) {
     constexpr int QUADS = C / 4;
 #pragma unroll 4
     for (int i = threadIdx.x; i < HALO * QUADS; i += THREADS) {
         const int pixel = i / QUADS, quad = i % QUADS;
         const int row = at.row - 1 + pixel / WIDTH, column = at.column - 1 + pixel % WIDTH;
         const bool inside = unsigned(row) < unsigned(at.h) && unsigned(column) < unsigned(at.w);
-        const float4 v = inside ? read4(p + (row * at.w + column) * pitch + 4 * quad) : no_floats();
+        const float4 v = inside ? read4(p + (row * at.w + column) * P_PITCH + 4 * quad) : no_floats();
         store4(tile + pixel * PITCH + 4 * quad, make_float4(tf32(v.x), tf32(v.y), tf32(v.z), tf32(v.w)));
     }
 }
 
-// weight (DEPTH, columns) -> (DEPTH / 8, ceil(columns / 8), 32, 2)
-DEVICE void load_weights(float* to, const float* weight, int depth, int columns) {
-    const int eighths = ceil_div(columns, 8), count = depth * eighths * 8;
+// weight (DEPTHS · 8, COLUMNS) -> (DEPTHS, ceil(COLUMNS / 8), 32, 2), each pair as a warp's thread holds it
+template <int DEPTHS, int COLUMNS> DEVICE void load_weights(float* to, const float* weight, int lane, int warp) {
+    constexpr int ACROSS = ceil_div(COLUMNS, 8);
 #pragma unroll 4
-    for (int i = threadIdx.x; i < count; i += THREADS) {
-        const int n = i % (eighths * 8), k = i / (eighths * 8);
-        const float v = n < columns ? tf32(weight[k * columns + n]) : 0.0f;
-        to[((k / 8 * eighths + n / 8) * 32 + n % 8 * 4 + k % 4) * 2 + k % 8 / 4] = v;
+    for (int i = warp; i < DEPTHS * ACROSS; i += WARPS) {
+        const int column = i % ACROSS * 8 + lane / 4;
+        const float* const from = weight + (i / ACROSS * 8 + lane % 4) * COLUMNS + column;
+        float2 v = make_float2(0.0f, 0.0f);
+        if (COLUMNS % 8 == 0 || column < COLUMNS) v = make_float2(tf32(from[0]), tf32(from[4 * COLUMNS]));
+        *reinterpret_cast<float2*>(to + (i * 32 + lane) * 2) = v;
     }
 }
 
@@ -106,10 +109,31 @@ DEVICE void read_channels(float (&v)[CH], const Element* from, bool inside) {
 #endif
 }
 
+// The larger of both, and NaN if one is.
+DEVICE float larger(float a, float b) {
+#ifdef EMULATED
+    return a != a || a > b ? a : b;
+#else
+    float y;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+#endif
+}
+
+// Whether every sample of the pixel at (row, column) lies between four pixels of the image
+DEVICE bool lies_within(const float* offsets, int row, int column, const Place& at) {
+    float down = 0.0f, right = 0.0f;
+#pragma unroll
+    for (int tap = 0; tap < TAPS; tap++) {
+        const float2 moved = *reinterpret_cast<const float2*>(offsets + 2 * tap);
+        down = larger(down, fabsf(moved.x)), right = larger(right, fabsf(moved.y));
+    }
+    return float(min(row, at.h - 1 - row) - 2) >= down && float(min(column, at.w - 1 - column) - 2) >= right;
+}
+
 // One pixel's samples of CH channels, weighted; p begins at the channels. The pixel lies at (row, column).
-DEVICE void sampled(
-    float (&total)[CH], const Element* p, int pitch, const float* offsets, const float* taps, int row, int column,
-    const Place& at
+template <bool WITHIN> DEVICE void sampled(
+    float (&total)[CH], const Element* p, const float* offsets, const float* taps, int row, int column, const Place& at
 ) {
 #pragma unroll
     for (int i = 0; i < CH; i++) total[i] = 0.0f;
@@ -125,14 +149,15 @@ DEVICE void sampled(
             const float high = y - 0.5f + 12582912.0f, wide = x - 0.5f + 12582912.0f;
             const int i = __float_as_int(high) - 0x4b400000, j = __float_as_int(wide) - 0x4b400000;
             const float down = y - (high - 12582912.0f), right = x - (wide - 12582912.0f);
-            const bool above = unsigned(i) < unsigned(at.h), below = unsigned(i + 1) < unsigned(at.h);
-            const bool before = unsigned(j) < unsigned(at.w), after = unsigned(j + 1) < unsigned(at.w);
-            const Element* const from = p + int((unsigned(i) * at.w + j) * pitch);
+            const bool above = WITHIN || unsigned(i) < unsigned(at.h), below = WITHIN || unsigned(i + 1) < unsigned(at.h);
+            const bool before = WITHIN || unsigned(j) < unsigned(at.w), after = WITHIN || unsigned(j + 1) < unsigned(at.w);
+            const Element* const from = p + int((unsigned(i) * at.w + j) * P_PITCH);
+            const Element* const under = from + at.w * P_PITCH;
             float a[CH], b[CH], c[CH], d[CH];
             read_channels(a, from, above && before);
-            read_channels(b, from + pitch, above && after);
-            read_channels(c, from + at.w * pitch, below && before);
-            read_channels(d, from + (at.w + 1) * pitch, below && after);
+            read_channels(b, from + P_PITCH, above && after);
+            read_channels(c, under, below && before);
+            read_channels(d, under + P_PITCH, below && after);
             const float up = 1.0f - down, ahead = 1.0f - right;
             const float at_a = up * ahead, at_b = up * right, at_c = down * ahead, at_d = down * right;
 #pragma unroll
@@ -173,7 +198,7 @@ DEVICE void write2(Element* p, float2 v) {
 // p, f, m (b, h, w, their pitch; m may be null); offset_weight (9, C, 18), weight (C, 9), balance (C, C), input first
 // -> e (b, h, w, C). The grid is (tiles of an image, 1, images).
 KERNEL __launch_bounds__(THREADS, RESIDENT) deform_block(
-    const Element* p, int p_pitch, const Element* f, int f_pitch, const Element* added, int added_pitch,
+    const Element* p, const Element* f, int f_pitch, const Element* added, int added_pitch,
     const float* offset_weight, const float* offset_bias, const float* weight,
     const float* balance_weight, const float* balance_bias, Element* e, int h, int w
 ) {
@@ -183,10 +208,10 @@ KERNEL __launch_bounds__(THREADS, RESIDENT) deform_block(
     const Place at = {row_of_tile * TILE_H, int(blockIdx.x - row_of_tile * columns) * TILE_W, h, w};
     const size_t image = size_t(blockIdx.z) * h * w;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    p += image * p_pitch;
-    load_tile(m.tile, p, p_pitch, at);
-    load_weights(m.weights, offset_weight, TAPS * C, OFFSETS);
-    load_weights(m.balance, balance_weight, C, C);
+    p += image * P_PITCH;
+    load_tile(m.tile, p, at);
+    load_weights<STEPS, OFFSETS>(m.weights, offset_weight, lane, warp);
+    load_weights<EIGHTS, C>(m.balance, balance_weight, lane, warp);
     for (int i = threadIdx.x; i < TAPS * C; i += THREADS) m.taps[i] = weight[i % C * TAPS + i / C];
     __syncthreads();
 
@@ -197,7 +222,11 @@ KERNEL __launch_bounds__(THREADS, RESIDENT) deform_block(
         const int pixel = i / GROUPS, channel = i % GROUPS * CH;
         const int row = at.row + 2 * warp + pixel / TILE_W, column = at.column + pixel % TILE_W;
         float q[CH];
-        sampled(q, p + channel, p_pitch, m.offsets + pixel * OFFSETS, m.taps + channel, row, column, at);
+        const float* const offsets = m.offsets + pixel * OFFSETS;
+        if (__all_sync(~0u, lies_within(offsets, row, column, at)))
+            sampled<true>(q, p + channel, offsets, m.taps + channel, row, column, at);
+        else
+            sampled<false>(q, p + channel, offsets, m.taps + channel, row, column, at);
 #pragma unroll
         for (int k = 0; k < CH; k += 4)
             store4(m.samples + pixel * PITCH + channel + k, make_float4(tf32(q[k]), tf32(q[k + 1]), tf32(q[k + 2]), tf32(q[k + 3])));

@@ -44,8 +44,10 @@ def mamba_mixer(
     if wanted:
         return _Mix.apply(t, layout, *weights)
     b, l, _ = t.shape
-    if (t.dtype == torch.bfloat16 or tf32_allowed()) and gpu_warps.fits(layout):
-        return gpu_warps.forward(t, weights, layout, gpu_warps.length_for(b, l, layout))
+    if t.dtype == torch.bfloat16 or tf32_allowed():
+        length = gpu_warps.length_for(b, l, layout)
+        if length is not None:
+            return gpu_warps.forward(t, weights, layout, length)
     return forward(t, weights, layout, layout.length(b, l))[0]
 
 

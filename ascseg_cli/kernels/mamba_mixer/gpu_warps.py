@@ -15,7 +15,7 @@ from ascseg_cli.kernels.mamba_mixer.layout import Layout, odd4, up
 _SOURCE = Path(__file__).with_name("warps.cu")
 _WARPS, _BLOCKS = 4, 4  # in a block; blocks a multiprocessor should hold
 _POLYNOMIAL = 0  # of a thread's sixteen powers of two, those that are polynomials
-_ENOUGH = 4096  # warps that keep a large GPU busy: two rounds of an H100's
+_ENOUGH, _FEW = 4096, 2048  # warps: two rounds of an H100's; fewer aren't worth it
 _STATES = 16
 
 
@@ -45,12 +45,12 @@ def forward(t: Tensor, weights: Sequence[Tensor], layout: Layout, length: int) -
     return y
 
 
-def length_for(b: int, l: int, layout: Layout) -> int:
-    """Tokens of a chunk: as many as leave enough warps."""
-    for length in (128, 64, 32):
-        if b * -(-l // length) // _segments(layout) * layout.blocks >= _ENOUGH:
-            return length
-    return 16
+def length_for(b: int, l: int, layout: Layout) -> int | None:
+    """Tokens of a chunk, as many as leave enough warps; None where the kernels of `forward.cu` are better."""
+    if not fits(layout):
+        return None
+    warps = {length: b * -(-l // (length * _segments(layout))) * layout.blocks for length in (128, 64, 32)}
+    return next((length for length, n in warps.items() if n >= _ENOUGH), 32 if warps[32] >= _FEW else None)
 
 
 def _segments(layout: Layout) -> int:

@@ -14,7 +14,6 @@ from ascseg_cli.kernels.mamba_mixer.layout import Layout, odd4, up
 
 _SOURCE = Path(__file__).with_name("warps.cu")
 _WARPS, _BLOCKS = 4, 4  # in a block; blocks a multiprocessor should hold
-_POLYNOMIAL = 0  # of a thread's sixteen powers of two, those that are polynomials
 _ENOUGH, _FEW = 4096, 2048  # warps: two rounds of an H100's; fewer aren't worth it
 _STATES = 16
 
@@ -32,16 +31,16 @@ def forward(t: Tensor, weights: Sequence[Tensor], layout: Layout, length: int) -
     b, l, c = t.shape
     t = plain(t)
     chunks = -(-l // length)
-    y, starts = t.new_empty(b, l, c), None
-    grid, sizes = (-(-b * -(-chunks // _segments(layout)) // _WARPS), layout.blocks), (b, l, length, chunks)
+    y, starts, sizes = t.new_empty(b, l, c), None, (b, l, length, chunks)
+    grid = (-(-b * -(-chunks // _segments(layout)) // _WARPS), layout.blocks)
     shared = _WARPS * _memory(layout)
     if chunks > 1:
         starts, totals = between_chunks(t, layout, chunks)
-        given = (t, *t.stride(), *weights, starts, totals, *sizes)
-        _kernel("chunk_ends", layout, t)(grid, 32 * _WARPS, *given, shared=shared)
+        ends = _kernel("chunk_ends", layout, t)
+        ends(grid, 32 * _WARPS, t, *t.stride(), *weights, starts, totals, *sizes, shared=shared)
         link(weights[6], starts, totals, layout, backward=False)
-    given = (t, *t.stride(), *weights, starts, y, *sizes)
-    _kernel("replay", layout, t)(grid, 32 * _WARPS, *given, shared=shared)
+    replay = _kernel("replay", layout, t)
+    replay(grid, 32 * _WARPS, t, *t.stride(), *weights, starts, y, *sizes, shared=shared)
     return y
 
 
@@ -66,5 +65,5 @@ def _memory(layout: Layout) -> int:
 
 
 def _kernel(name: str, layout: Layout, t: Tensor) -> Kernel:
-    constants = layout.constants | {"S": _STATES, "POLYNOMIAL": _POLYNOMIAL, "WARPS": _WARPS, "BLOCKS": _BLOCKS}
+    constants = layout.constants | {"S": _STATES, "WARPS": _WARPS, "BLOCKS": _BLOCKS}
     return kernel(_SOURCE, name, HALF=int(t.dtype == torch.bfloat16), **constants)

@@ -1,6 +1,6 @@
 // Mamba's mixer forward where TF32 is allowed: as in `forward.cu`, but a warp by itself does SEGMENTS neighbouring
-// chunks of GB groups, so that nothing waits for other warps. Small products run on tensor cores, powers of two mostly
-// on the hardware's own unit: of a thread's 16 POLYNOMIAL are polynomials, since that unit would be the bottleneck.
+// chunks of GB groups, so that nothing waits for other warps. Small products run on tensor cores, powers of two on the
+// hardware's own unit: it is busy two thirds of the time, yet polynomials beside it cost more than they save (H100).
 //
 // A thread has a channel of a slot (chunk, group); in the scan it holds half of the 16 states of this channel and of
 // its neighbour, the neighbour the other half: so both read the same rows of B and C, half as much each.
@@ -10,11 +10,7 @@
 #include "tf32.cuh"
 
 constexpr int SEGMENTS = 32 / CH, SLOTS = SEGMENTS * GB, ACTIVE = SLOTS * E;
-#ifndef STEPS_FORCED
 constexpr int STEPS = SLOTS >= 4 ? 4 : 8;  // tokens of a tile
-#else
-constexpr int STEPS = STEPS_FORCED;
-#endif
 constexpr int SCANNED = STEPS * SLOTS, TILES = ceil_div(SCANNED, 16);  // rows (token, slot) of a tile; in sixteens
 constexpr int PITCH = 40, OF_LOW = 32;                                 // of rows of B, C, and what Δ comes from
 constexpr int WIDTH = GB * DIM, FETCHED = SEGMENTS * STEPS * WIDTH, EACH = ceil_div(FETCHED, 32);
@@ -31,21 +27,6 @@ DEVICE float quick_logistic(float v) {
 #else
     return 1.0f / (1.0f + exp2_fast(v * -1.44269504f));
 #endif
-}
-
-// exp2(v) for v <= 0 to 4e-6, and the closer to 1 the better
-DEVICE float exp2_polynomial(float v) {
-    v = fmaxf(v, -126.0f);
-    const float shifted = v + 12582912.0f, r = v - (shifted - 12582912.0f);
-    float p = fmaf(r, 9.6723e-3f, 5.5586e-2f);
-    p = fmaf(r, p, 0.24022648f);
-    p = fmaf(r, p, 0.69314718f);
-    p = fmaf(r, p, 1.0f);
-    return __int_as_float(__float_as_int(p) + (__float_as_int(shifted) << 23));
-}
-
-template <int I> DEVICE float quick_decay(float step, float rate) {
-    return I < POLYNOMIAL / 2 ? exp2_polynomial(step * rate) : exp2_fast(step * rate);
 }
 
 // Where a warp works, and what each of its threads has.
@@ -237,11 +218,11 @@ DEVICE void quick_steps(float (&steps)[STEPS], const Own& w, const Part& at) {
 }
 
 // A token further
-template <int I = 0> DEVICE void advance(
+DEVICE void advance(
     float (&state)[HALF_STATES], const float (&rates)[HALF_STATES], const float (&b)[HALF_STATES], float step, float drive
 ) {
-    state[I] = fmaf(quick_decay<I>(step, rates[I]), state[I], drive * b[I]);
-    if constexpr (I + 1 < HALF_STATES) advance<I + 1>(state, rates, b, step, drive);
+#pragma unroll
+    for (int i = 0; i < HALF_STATES; i++) state[i] = fmaf(exp2_fast(step * rates[i]), state[i], drive * b[i]);
 }
 
 DEVICE float dot(const float (&a)[HALF_STATES], const float (&b)[HALF_STATES]) {

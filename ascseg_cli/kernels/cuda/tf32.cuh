@@ -14,20 +14,28 @@ DEVICE float tf32(float v) { return v * (1.0f + 0.7f / 2048.0f); }
 #ifdef EMULATED
 DEVICE float cut(float v) { return v != v ? v : __uint_as_float(__float_as_uint(v) & 0xffffe000u); }
 
+struct Held { float a[4], b[2]; };  // of a thread
+
+DEVICE void multiply_held(float (&d)[4], const Held& mine, int depth) {
+    static Held held[32][32];  // of each warp's threads
+    Held* const warp = held[threadIdx.x / 32];
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    warp[threadIdx.x % 32] = mine;
+    __syncwarp();
+    for (int k = 0; k < depth; k++)
+        for (int i = 0; i < 4; i++) {
+            const float a = warp[4 * g + k % 4].a[k / 4 * 2 + i / 2];
+            d[i] = fmaf(cut(a), cut(warp[4 * (2 * t + i % 2) + k % 4].b[k / 4]), d[i]);
+        }
+    __syncwarp();
+}
+
 DEVICE void multiply_tf32(float (&d)[4], float a0, float a1, float b0) {
-    const int lane = threadIdx.x % 32;
-    for (int k = 0; k < 4; k++) {
-        const int row = lane / 4 * 4 + k, column = lane % 4 * 8 + k;
-        const float upper = __shfl_sync(~0u, a0, row), lower = __shfl_sync(~0u, a1, row);
-        const float left = __shfl_sync(~0u, b0, column), right = __shfl_sync(~0u, b0, column + 4);
-        d[0] = fmaf(cut(upper), cut(left), d[0]), d[1] = fmaf(cut(upper), cut(right), d[1]);
-        d[2] = fmaf(cut(lower), cut(left), d[2]), d[3] = fmaf(cut(lower), cut(right), d[3]);
-    }
+    multiply_held(d, {{a0, a1}, {b0}}, 4);
 }
 
 DEVICE void multiply_tf32(float (&d)[4], float a0, float a1, float a2, float a3, float b0, float b1) {
-    multiply_tf32(d, a0, a1, b0);
-    multiply_tf32(d, a2, a3, b1);
+    multiply_held(d, {{a0, a1, a2, a3}, {b0, b1}}, 8);
 }
 #else
 DEVICE void multiply_tf32(float (&d)[4], float a0, float a1, float b0) {

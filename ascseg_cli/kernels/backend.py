@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import logging
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
 }
 _STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}
 
+log = logging.getLogger(__name__)
 _wanted: ContextVar[str] = ContextVar("ascseg_backend", default="auto")
 
 
@@ -151,6 +153,12 @@ def for_operator(operator: str, tensor: torch.Tensor, half: bool = False) -> str
     while name not in OPERATORS[operator] or not availability(name).ok:
         name = _STAND_IN[name]
     return name
+
+
+@functools.cache
+def announce_reference(operator: str, why: str) -> None:
+    """Warn, once a process, that plain torch computes an operator in place of the backend that was picked."""
+    log.warning("%s is computed by plain torch, which is slow: %s", operator, why)
 
 
 @contextlib.contextmanager

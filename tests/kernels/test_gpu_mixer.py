@@ -12,6 +12,7 @@ from cases import assert_as_exact
 from emulator.emulate import COMPILER, emulated
 from torch import Tensor
 
+from ascseg_cli.kernels import backend
 from ascseg_cli.kernels.mamba_mixer import gpu, gpu_forward, reference
 from ascseg_cli.kernels.mamba_mixer.layout import Layout
 
@@ -258,3 +259,17 @@ def test_states_that_vanish_at_once_are_zero(device: str) -> None:
         got = gpu.mamba_mixer(*arguments, groups=4)
         exact = reference.mamba_mixer(*(t.double() for t in arguments), groups=4)
     assert (got - exact).abs().max() <= 2e-6 * exact.abs().max()
+
+
+def test_plain_torch_in_our_place_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
+    backend.announce_reference.cache_clear()
+    wide, small = (Case(1, 3, d, groups=1).inputs(0, "cpu") for d in (256, 2))
+    with torch.no_grad():
+        got = [gpu.mamba_mixer(*wide) for _ in range(2)]
+        exact = reference.mamba_mixer(*wide)
+    assert torch.equal(got[0], exact)
+    small[0] = small[0].bfloat16().requires_grad_()
+    gpu.mamba_mixer(*small)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "256 channels a group, 16 states and rank 16 don't fit" in caplog.records[0].message
+    assert "no gradients of torch.bfloat16" in caplog.records[1].message

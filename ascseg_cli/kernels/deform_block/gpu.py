@@ -10,12 +10,14 @@ from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.cuda import kernel
+from ascseg_cli.kernels.cuda.precision import tf32_allowed
 from ascseg_cli.kernels.deform_block import reference
 from ascseg_cli.kernels.deform_depthwise.gpu_shares import Pixels
 
-_SOURCE = Path(__file__).with_name("block.cu")
+_SOURCE, _ON_TENSOR_CORES = Path(__file__).with_name("block.cu"), Path(__file__).with_name("tensor.cu")
 _DTYPES = (torch.float32, torch.bfloat16)
 _SHARED = 64 * 1024  # bytes: several blocks fit a multiprocessor
+_LARGEST = 99 * 1024  # what every GPU grants a block
 _BLOCKS = 128  # at least, or a smaller tile is better
 
 
@@ -71,16 +73,38 @@ def deform_block(p: Tensor, f: Tensor, m: Tensor | None, *weights: Tensor) -> Te
         raise ShapeError(f"p has {c} channels; the gpu backend takes multiples of 4", "use --backend reference")
     if p.numel() == 0:
         return reference.deform_block(p, f, m, *weights)
-    cut = cut_for(b, c, h, w)
     images = [argument for image in (p, f) for argument in _in_fours(image).arguments]
     added = (None, 0) if m is None else _in_fours(m).arguments
     e = p.new_empty(b, h, w, c).permute(0, 3, 1, 2)
-    run = kernel(_SOURCE, "deform_block", HALF=int(p.dtype == torch.bfloat16), **cut.constants(c))
-    run(
-        (cut.tiles(h, w), 1, b), cut.threads, *images, *added, *_laid_out(*weights), e, h, w,
-        shared=cut.shared(c),
-    )  # fmt: skip
+    given = (*images, *added, *_laid_out(*weights), e, h, w)
+    half = int(p.dtype == torch.bfloat16)
+    warps = warps_for(b, c, h, w) if half or tf32_allowed() else None
+    if warps:
+        run = kernel(_ON_TENSOR_CORES, "deform_block", C=c, HALF=half, P_PITCH=given[1], WARPS=warps)
+        run((_tiles(warps, h, w), 1, b), 32 * warps, given[0], *given[2:], shared=_tensor_memory(c, warps))
+        return e
+    cut = cut_for(b, c, h, w)
+    run = kernel(_SOURCE, "deform_block", HALF=half, **cut.constants(c))
+    run((cut.tiles(h, w), 1, b), cut.threads, *given, shared=cut.shared(c))
     return e
+
+
+def warps_for(b: int, c: int, h: int, w: int) -> int | None:
+    """Warps of a block on tensor cores; None where there are too few of such blocks, or no room for them."""
+    if c % 8:
+        return None
+    fitting = (n for n in (8, 4) if _tensor_memory(c, n) <= _LARGEST and b * _tiles(n, h, w) >= _BLOCKS)
+    return next(fitting, None)
+
+
+def _tiles(warps: int, h: int, w: int) -> int:
+    return -(-h // (2 * warps)) * -(-w // 16)
+
+
+def _tensor_memory(c: int, warps: int) -> int:
+    """Bytes, as `memory_of` in tensor.cu shares them out."""
+    tile, weights = (2 * warps + 2) * 18 * (c + 4), (9 * 24 + c) * c + 9 * c
+    return 4 * (tile + weights + warps * 32 * 18)
 
 
 def _laid_out(

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.mamba_mixer import reference
+from ascseg_cli.kernels import backend
+from ascseg_cli.kernels.cuda.precision import tf32_allowed
+from ascseg_cli.kernels.mamba_mixer import gpu_warps, reference
 from ascseg_cli.kernels.mamba_mixer.gpu_forward import forward
 from ascseg_cli.kernels.mamba_mixer.gpu_gradients import mixer_gradients
 from ascseg_cli.kernels.mamba_mixer.layout import TILE, Layout
@@ -37,12 +39,27 @@ def mamba_mixer(
     given = (in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj)
     layout = Layout(groups, t.shape[2] // groups, dt_proj.shape[1], A_log.shape[1])
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (t, *given))
-    if t.numel() == 0 or not layout.fits or (wanted and t.dtype != torch.float32):
+    if why := _refusal(t.dtype, layout, wanted):
+        backend.announce_reference("mamba_mixer", why)
+    if why or t.numel() == 0:
         return reference.mamba_mixer(t, *given, groups=groups)
     weights = [w.float().contiguous() for w in given]
     if wanted:
         return _Mix.apply(t, layout, *weights)
-    return forward(t, weights, layout, layout.length(len(t), t.shape[1]))[0]
+    b, l, _ = t.shape
+    if t.dtype == torch.bfloat16 or tf32_allowed():
+        length = gpu_warps.length_for(b, l, layout)
+        if length is not None:
+            return gpu_warps.forward(t, weights, layout, length)
+    return forward(t, weights, layout, layout.length(b, l))[0]
+
+
+def _refusal(dtype: torch.dtype, layout: Layout, wanted: bool) -> str:
+    """Why the kernels can't take such tokens and weights; empty where they can."""
+    if not layout.fits:
+        sizes = f"{layout.d} channels a group, {layout.n} states and rank {layout.r}"
+        return f"{sizes} don't fit into a GPU's shared memory"
+    return f"the gpu backend has no gradients of {dtype}" if wanted and dtype != torch.float32 else ""
 
 
 class _Mix(torch.autograd.Function):

@@ -14,12 +14,12 @@ _WIDE = 4096  # weights whose sums fit into shared memory
 _SHARED = 99 * 1024  # bytes in a block: what every GPU of compute capability 8.0 and newer grants
 
 
-def _up(value: int, step: int = 4) -> int:
+def up(value: int, step: int = 4) -> int:
     return -(-value // step) * step
 
 
-def _odd4(value: int) -> int:
-    return _up(value) + (0 if _up(value) // 4 % 2 else 4)
+def odd4(value: int) -> int:
+    return up(value) + (0 if up(value) // 4 % 2 else 4)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Layout:
     @property
     def padded(self) -> int:
         """n, whole threads' worth."""
-        return _up(self.n, self.states)
+        return up(self.n, self.states)
 
     @property
     def lanes(self) -> int:
@@ -67,7 +67,7 @@ class Layout:
 
     @property
     def threads(self) -> int:
-        return _up(self.lanes, 32)
+        return up(self.lanes, 32)
 
     @property
     def constants(self) -> dict[str, int]:
@@ -80,23 +80,23 @@ class Layout:
     @property
     def row(self) -> int:
         """Numbers in a row of inner channels, XP."""
-        return _odd4(self.e)
+        return odd4(self.e)
 
     @property
     def token(self) -> int:
         """DP."""
-        return _odd4(self.d)
+        return odd4(self.d)
 
     @property
     def projected(self) -> int:
         """PP."""
-        return _odd4(2 * self.padded + self.r)
+        return odd4(2 * self.padded + self.r)
 
     @property
     def weights(self) -> int:
-        e, row = self.e, _up(self.e)
+        e, row = self.e, up(self.e)
         wide = 2 * e * self.token + self.d * self.row + row * (2 * self.padded + self.r)
-        return _up(wide + e * (4 + self.r + 3))
+        return up(wide + e * (4 + self.r + 3))
 
     def ends_memory(self, length: int) -> int:
         """Bytes of shared memory of `chunk_ends`."""

@@ -31,6 +31,18 @@ DEVICE float number(Token v) { return v; }
 DEVICE Token token_of(float v) { return v; }
 #endif
 
+// Two numbers beside each other, of which the first lies at an even place.
+DEVICE void put2(Token* to, float a, float b) {
+#if HALF && !defined(EMULATED)
+    unsigned both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(b), "f"(a));
+    *reinterpret_cast<unsigned*>(to) = both;
+#else
+    struct __align__(2 * sizeof(Token)) Pair { Token first, second; };
+    *reinterpret_cast<Pair*>(to) = {token_of(a), token_of(b)};
+#endif
+}
+
 // A · log2(e), and what its rounding leaves; finite, so that Δ = 0 always keeps a state. Zero for a padded state.
 struct Rate { float high, low; };
 
@@ -91,14 +103,16 @@ DEVICE float logistic(float v) {
     return (v < 0.0f ? u : 1.0f) * reciprocal(1.0f + u);
 }
 
-// log(1 + e^v); log(1 + u) = u + u² f(u) keeps its relative accuracy for tiny u, f fitted in 0..1, sum to 3e-8
-DEVICE float step_of(float v) {
-    const float u = expf(-fabsf(v));
+// log(1 + e^v) from u = exp(-|v|); log(1 + u) = u + u² f(u) keeps its relative accuracy for tiny u, f fitted in 0..1,
+// sum to 3e-8
+DEVICE float step_from(float v, float u) {
     float f = fmaf(u, fmaf(u, -0.004579766f, 0.025682786f), -0.06751181f);
     f = fmaf(u, fmaf(u, fmaf(u, f, 0.11626528f), -0.15878385f), 0.1986211f);
     f = fmaf(u, fmaf(u, fmaf(u, f, -0.24987552f), 0.33332893f), -0.5f);
     return (v < 0.0f ? 0.0f : v) + fmaf(u, u * f, u);
 }
+
+DEVICE float step_of(float v) { return step_from(v, expf(-fabsf(v))); }
 
 // sum + a · b over those of the quad's four numbers that are below TOTAL
 template <int TOTAL> DEVICE float dot4(float4 a, float4 b, float sum, int quad) {

@@ -115,6 +115,7 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
     return bits;
 }
 inline int __any_sync(unsigned m, int p) { return __ballot_sync(m, p) != 0; }
+inline int __all_sync(unsigned m, int p) { return __ballot_sync(m, !p) == 0; }
 
 template <typename T, typename U> inline T atomicAdd(T* at, U v) { T old = *at; *at = T(old + v); return old; }
 template <typename T, typename U> inline T atomicOr(T* at, U v) { T old = *at; *at = T(old | v); return old; }

@@ -17,11 +17,11 @@ DEVICE double2 sums_of(const float (&sum)[PX][OWN], int o, int pixels) {
 }
 
 // x (b, h, w, IN) with `pitch`; weight (OUT, IN, K, K); bias (OUT) or null; y (b, h, w, OUT)
-// partials (blocks, 2, OUT): Σ (y − bias), Σ (y − bias)²
+// end: rows of Σ (y − bias), Σ (y − bias)², one for each blockIdx.x
 KERNEL __launch_bounds__(THREADS, resident(THREADS, K > 3 || DILATION > 1 ? 16 : 20)) dense_forward(
     const float* __restrict__ x, int pitch, const float* statistics, const float* norm_weight, const float* norm_bias,
     float eps, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y,
-    double* partials, int h, int w
+    StatisticsEnd end, int h, int w
 ) {
     SHARED(float, base);
     const Memory memory(base);
@@ -39,18 +39,14 @@ KERNEL __launch_bounds__(THREADS, resident(THREADS, K > 3 || DILATION > 1 ? 16 :
                 const double2 s = sums_of(sum, o, pixels);
                 sums[o] = s.x, sums[SUMS / 2 + o] = s.y;
             }
-        store_sums(sums, partials, memory, me);
+        store_sums(sums, end.rows.at, memory, me);
     }
-    if (me.split > 0) return;
-    float added[OWN];
 #pragma unroll
-    for (int o = 0; o < OWN; o++) added[o] = bias && me.channel + o < OUT ? bias[me.channel + o] : 0.0f;
-    float* to = y + size_t(me.image) * h * w * OUT + (me.y * w + me.x) * OUT + me.channel;
+    for (int o = 0; o < OWN; o++) {
+        const float added = bias && me.channel + o < OUT ? bias[me.channel + o] : 0.0f;
 #pragma unroll
-    for (int p = 0; p < PX; p++) {
-        float v[OWN];
-#pragma unroll
-        for (int o = 0; o < OWN; o++) v[o] = sum[p][o] + added[o];
-        if (p < pixels) store_own(to + p * DILATION * OUT, v, me.channel);
+        for (int p = 0; p < PX; p++) sum[p][o] += added;
     }
+    store_tile(sum, y + size_t(me.image) * h * w * OUT, memory, me, h, w);
+    if constexpr (BATCH) end_statistics(end, blockIdx.x, OUT, reinterpret_cast<double*>(memory.tile));
 }

@@ -71,6 +71,8 @@ def tile_plan(shape: Shape, vec: int) -> Plan:
     weights = (shape.ci if shape.ci < 4 else chunk) * shape.k**2 * up(own, 4) * per_block
     sums = max(2, 1 << (2 * own - 1).bit_length())
     scratch = max((splits - 1) * _PIXELS * own * workers, 2 * workers // 32 * sums)
+    scratch = max(scratch, 2 * (2 * shape.co + workers * splits))  # in which the last block ends the sums
+    scratch = max(scratch, _PIXELS * threads * rows * (own * per_block + 1))  # where results wait to be stored
     constants = {"IN": shape.ci, "OUT": shape.co, "K": shape.k, "DILATION": shape.dilation, "PX": _PIXELS}
     constants |= {
         "ACROSS": threads,

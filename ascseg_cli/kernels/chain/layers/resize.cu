@@ -82,7 +82,7 @@ DEVICE Numbers result_at(const Source& in, int r, int s) {
 // x (b, h, w, c), y (b, rows, columns, c)
 KERNEL resize_forward(
     const float* __restrict__ x, int pitch, const float* statistics, const float* weight, const float* bias, float eps,
-    float* __restrict__ y, int c, int h, int w, int rows, int columns, double* partials, float* pivot
+    float* __restrict__ y, int c, int h, int w, int rows, int columns, StatisticsEnd end, float* pivot
 ) {
     SHARED(float, scratch);
     const Place at = place_of(c);
@@ -97,7 +97,7 @@ KERNEL resize_forward(
         store(y + size_t(i) * c, r);
         if (BATCH) add_about(middle, r, sums);
     }
-    if (BATCH) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
+    if (BATCH) end_sums(sums, end, c, scratch);
 }
 #else
 // One image of the result's gradient, (rows, columns), with what its statistics add.
@@ -202,12 +202,12 @@ DEVICE void halved_gradient(const Gradient& of, const Source& in, int r, int s, 
     }
 }
 
-// As for resize_forward; partials (blocks, 2, c) are for the norm
+// As for resize_forward; end: rows of sums for the norm
 KERNEL resize_backward(
     const float* __restrict__ dy, int dy_pitch, const float* __restrict__ y, const float* y_statistics,
     const float* dstatistics, float count, const float* __restrict__ x, int pitch, const float* statistics,
     const float* weight, const float* bias, float eps, float* __restrict__ dx, int c, int h, int w, int rows,
-    int columns, double* partials
+    int columns, NormEnd end
 ) {
     SHARED(float, scratch);
     const Place at = place_of(c);
@@ -240,6 +240,6 @@ KERNEL resize_backward(
             if (dx) store(dx + size_t(i) * c, found);
         }
     }
-    if (SUMS) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
+    if (SUMS) end_sums(sums, end, c, statistics, weight, eps, scratch);
 }
 #endif

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, autograd
 from torch.autograd.function import once_differentiable
 
@@ -125,11 +126,14 @@ class _Resized(autograd.Function):
         bias: Tensor | None,
     ) -> _Result:
         image, norm = Pixels.of(x), norm_of(statistics, weight, bias, settings.eps)
-        y, result = _forward(settings, image, norm)
+        wanted = settings.operation == "pooled_max" and any(ctx.needs_input_grad)
+        b, c, h, w = x.shape
+        choices = x.new_empty(b, h, w, c, dtype=torch.uint8) if wanted else None
+        y, result = _forward(settings, image, norm, choices)
         ctx.set_materialize_grads(False)
         ctx.settings = replace(settings, running=None)
         kept = (y, result) if settings.batch else (None, None)
-        ctx.save_for_backward(image.tensor, *norm_parts(norm)[:3], *kept)
+        ctx.save_for_backward(image.tensor, *norm_parts(norm)[:3], *kept, choices)
         return y, result
 
     @staticmethod
@@ -137,14 +141,17 @@ class _Resized(autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, dstatistics: Tensor | None) -> _Gradients:
         if dy is None and dstatistics is None:
             return (None,) * 5
-        x, statistics, weight, bias, *kept = ctx.saved_tensors
+        x, statistics, weight, bias, *kept, choices = ctx.saved_tensors
         settings = replace(ctx.settings, batch=dstatistics is not None)
         norm, of = norm_of(statistics, weight, bias, settings.eps), None if dy is None else Pixels.of(dy)
         given = (*kept, None if dstatistics is None else dstatistics.contiguous())
-        return None, *_backward(settings, Pixels.of(x), norm, of, given, ctx.needs_input_grad[1:])
+        return None, *_backward(settings, Pixels.of(x), norm, of, given, choices, ctx.needs_input_grad[1:])
 
 
-def _forward(settings: _Settings, image: Pixels, norm: Normalisation | None) -> _Result:
+def _forward(
+    settings: _Settings, image: Pixels, norm: Normalisation | None, choices: Tensor | None
+) -> _Result:
+    """The result and its statistics; choices (b, h, w, c) are filled with what each window of `pooled_max` chose."""
     x, batch = image.tensor, settings.batch
     b, c, h, w = x.shape
     rows, columns = settings.size(h, w)
@@ -155,7 +162,7 @@ def _forward(settings: _Settings, image: Pixels, norm: Normalisation | None) -> 
         pivot = x.new_empty(c)
         end = StatisticsEnd.of(x, launch.rows, c, b * launch.pixels, pivot, settings.running)
     run = kernel(_SOURCE, "resize_forward", **settings.constants(launch.vec, backward=False, sums=False))
-    given = (x, image.pitch, *norm_arguments(norm), y, c, h, w, rows, columns)
+    given = (x, image.pitch, *norm_arguments(norm), y, choices, c, h, w, rows, columns)
     tail = (end.argument if end else NO_STATISTICS, pivot)
     run(launch.grid, launch.threads, *given, *tail, shared=launch.scratch)
     return y, end.result if end else None
@@ -167,6 +174,7 @@ def _backward(
     norm: Normalisation | None,
     dy: Pixels | None,
     result: _Gradients,
+    choices: Tensor | None,
     wanted: tuple[bool, ...],
 ) -> _Gradients:
     """Gradients of x, statistics, weight and bias; result: y, its statistics and their gradient."""
@@ -178,7 +186,7 @@ def _backward(
     end = NormEnd.of(x, launch.rows, c) if any(wanted[1:]) else None
     run = kernel(_SOURCE, "resize_backward", **settings.constants(launch.vec, True, end is not None))
     of = (dy.tensor, dy.pitch) if dy else (None, 0)
-    given = (*of, *result, float(max(b * rows * columns, 1)), x, image.pitch, *norm_arguments(norm))
+    given = (*of, *result, float(max(b * rows * columns, 1)), choices, x, image.pitch, *norm_arguments(norm))
     tail = (dx, c, h, w, rows, columns, end.argument if end else NO_NORM)
     run(launch.grid, launch.threads, *given, *tail, shared=launch.scratch)
     if end is None:

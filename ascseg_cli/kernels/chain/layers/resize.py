@@ -148,10 +148,8 @@ class _Resized(autograd.Function):
         return None, *_backward(settings, Pixels.of(x), norm, of, given, choices, ctx.needs_input_grad[1:])
 
 
-def _forward(
-    settings: _Settings, image: Pixels, norm: Normalisation | None, choices: Tensor | None
-) -> _Result:
-    """The result and its statistics; choices (b, h, w, c) are filled with what each window of `pooled_max` chose."""
+def _forward(settings: _Settings, image: Pixels, norm: Normalisation | None, choices: Tensor | None) -> _Result:
+    """The result and its statistics; choices (b, h, w, c) get what each window of `pooled_max` chose."""
     x, batch = image.tensor, settings.batch
     b, c, h, w = x.shape
     rows, columns = settings.size(h, w)

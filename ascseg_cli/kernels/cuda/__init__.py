@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ascseg_cli.kernels.cuda import compiler, driver
 
-Argument = Tensor | int | float | None | tuple[Any, ...]
+Argument = Tensor | int | float | None
 Launch = Callable[[tuple[int, int, int], int, int, tuple[Argument, ...]], None]
 
 # How a kernel becomes something that can be launched; tests put a machine in its place that has no GPU.
@@ -39,8 +39,7 @@ class Kernel:
     def __call__(self, grid: tuple[int, ...], block: int, *arguments: Argument, shared: int = 0) -> None:
         """Run on torch's current stream: `grid` blocks of `block` threads with `shared` bytes of dynamic memory.
 
-        Tensors become pointers to their first number, None a null pointer, int a 32-bit int, float a float, and
-        tuples structs of these.
+        Tensors become pointers to their first number, None a null pointer, int a 32-bit int, float a float.
         """
         x, y, z = (*grid, 1, 1, 1)[:3]
         if x and y and z:

@@ -32,7 +32,7 @@ def load(source: Path, name: str, constants: dict[str, int | str]) -> Callable[.
         if shared > allowed.get(device, _SHARED_LIMIT):
             _check(_driver().cuFuncSetAttribute(function, _SHARED_ATTRIBUTE, shared), name)
             allowed[device] = shared
-        held = [argument(argument) for argument in arguments]
+        held = [_argument(argument) for argument in arguments]
         pointers = (ctypes.c_void_p * len(held))(*map(ctypes.addressof, held))
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         _check(_driver().cuLaunchKernel(function, *grid, block, 1, 1, shared, stream, pointers, None), name)
@@ -40,26 +40,12 @@ def load(source: Path, name: str, constants: dict[str, int | str]) -> Callable[.
     return launch
 
 
-def argument(value: Any) -> Any:
-    """What a kernel is given, as C has it."""
+def _argument(value: Any) -> Any:
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
     if value is None:
         return ctypes.c_void_p(0)
-    if isinstance(value, tuple):
-        return structure([argument(member) for member in value])
     return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int(value)
-
-
-def structure(members: list[Any]) -> ctypes.Structure:
-    """A struct of these members, laid out as C++ does."""
-    return _layout(*map(type, members))(*members)
-
-
-@functools.cache
-def _layout(*types: Any) -> Any:
-    fields = [(f"member{i}", member) for i, member in enumerate(types)]
-    return type("Members", (ctypes.Structure,), {"_fields_": fields})
 
 
 def _function(source: Path, name: str, constants: dict[str, int | str], device: int) -> ctypes.c_void_p:

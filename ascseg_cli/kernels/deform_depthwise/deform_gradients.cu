@@ -108,13 +108,12 @@ DEVICE void add_norm_sums(const double (&sums)[2], const Lane& at, float* shared
 }
 
 // dy, x, offset (b, h, w, their pitch), weight (C, 9) ->
-// doffset (slices, b, h, w, 18), by_weight (blocks of all images, C, 9), marks; end: rows of
-// sums for the norm, one for each block of each slice.
+// doffset (slices, b, h, w, 18), by_weight (blocks of all images, C, 9), by_norm (slices, blocks, 2, 18), marks.
 // Only marks may be null. A block takes `rounds` times the pixels that its threads hold.
 KERNEL __launch_bounds__(THREADS, 4) deform_gradients(
     const float* dy, int dy_pitch, const float* x, int x_pitch, const float* offset, int offset_pitch,
     const float* weight, const float* statistics, const float* gamma, const float* beta, float eps,
-    float* doffset, double* by_weight, NormEnd end, Mark* marks, int h, int w, int rounds
+    float* doffset, double* by_weight, double* by_norm, Mark* marks, int h, int w, int rounds
 ) {
     SHARED(float, shared);
     float4* const norms = reinterpret_cast<float4*>(shared);
@@ -167,9 +166,7 @@ KERNEL __launch_bounds__(THREADS, 4) deform_gradients(
     add_weight_sums(sums, at, shared, by_weight + block * C * TAPS);
 #if NORM
     const size_t blocks = size_t(gridDim.x) * gridDim.z;
-    const size_t row = slice * blocks + block;
-    add_norm_sums(norm_sums, at, shared, end.rows.at + row * 2 * OFFSETS);
-    end_norm(end, row, OFFSETS, statistics, gamma, eps, reinterpret_cast<double*>(shared));
+    add_norm_sums(norm_sums, at, shared, by_norm + (slice * blocks + block) * 2 * OFFSETS);
 #endif
 }
 

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import Chain
-from ascseg_cli.kernels.chain.layers.norm import NO_NORM, Normalisation, NormEnd
+from ascseg_cli.kernels.chain.layers.norm import Normalisation, norm_gradients
 from ascseg_cli.kernels.chain.layers.run import unfinished
 from ascseg_cli.kernels.cuda import Argument, kernel
 from ascseg_cli.kernels.deform_depthwise import reference
@@ -118,15 +118,15 @@ def _backward(operands: _Operands, dy: Pixels, wanted: tuple[bool, ...]) -> _Gra
     doffset, by_weight, by_norm = _at_the_source(operands, dy, marks, gathering)
     dx = _gathered(operands, dy, marks, gathering) if marks is not None else None
     of_norm: _Gradients = (None, None, None)
-    if by_norm is not None and any(wanted[3:6]):
-        of_norm = by_norm.gradients
+    if operands.norm is not None and any(wanted[3:6]):
+        of_norm = norm_gradients(by_norm, operands.norm)
     return dx, doffset, by_weight.view(c, 1, 3, 3), *of_norm
 
 
 def _at_the_source(
     operands: _Operands, dy: Pixels, marks: Tensor | None, gathering: Gathering
-) -> tuple[Tensor, Tensor, NormEnd | None]:
-    """The gradients of offset (b, 18, h, w), weight (c · 9,) and the norm; fills the marks."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of offset (b, 18, h, w) and weight (c · 9,), partial sums for the norm; fills the marks."""
     b, c, h, w = operands.x.shape
     shares = Shares.of(c, operands.x, dy)
     rounds = shares.rounds(b, h * w)
@@ -134,11 +134,11 @@ def _at_the_source(
     like = dy.tensor
     doffset = like.new_empty(shares.slices, b, h, w, 18)
     by_weight = like.new_empty(b * blocks, c * 9, dtype=torch.float64)
-    by_norm = None if operands.norm is None else NormEnd.of(like, shares.slices * b * blocks, 18)
+    by_norm = like.new_empty(shares.slices * b * blocks, 2, 18, dtype=torch.float64)
     constants = shares.constants | gathering.tiling | {"NORM": int(operands.norm is not None)}
     run = kernel(_FOLDER / "deform_gradients.cu", "deform_gradients", **constants)
     given = (*dy.arguments, *operands.x.arguments, *operands.offset.arguments, operands.weight)
-    results = (doffset, by_weight, by_norm.argument if by_norm else NO_NORM, marks, h, w, rounds)
+    results = (doffset, by_weight, by_norm, marks, h, w, rounds)
     grid = blocks, shares.slices, b
     run(grid, 32 * WARPS, *given, *operands.norm_arguments, *results, shared=shares.shared_for_sums)
     dweight = like.new_empty(c * 9)

@@ -1,6 +1,6 @@
 // Enough of CUDA C++ to run a kernel on a CPU, thread by thread: each thread of a block is a fiber, barriers and
 // shuffles switch between fibers. Slow, exact, and free of a GPU. EMULATED_ORDER=1 runs threads in reverse order
-// between barriers, which shows a missing one, and blocks in reverse order, too.
+// between barriers, which shows a missing one.
 #pragma once
 #define EMULATED 1
 #include <ucontext.h>
@@ -56,7 +56,6 @@ inline void (*body)();
 inline std::vector<char> stacks;
 inline std::vector<unsigned char> dynamic;
 inline uint64_t exchanged[64][32];
-inline bool voted;
 constexpr size_t STACK = 128 * 1024;
 
 inline void wait(State what) {
@@ -79,15 +78,6 @@ constexpr int warpSize = 32;
 
 inline void __syncthreads() { emulated::wait(emulated::AT_BLOCK); }
 inline void __syncwarp(unsigned = 0xffffffffu) { emulated::wait(emulated::AT_WARP); }
-inline int __syncthreads_or(int predicate) {
-    if (predicate) emulated::voted = true;
-    __syncthreads();
-    const bool any = emulated::voted;
-    __syncthreads();
-    emulated::voted = false;
-    __syncthreads();
-    return any;
-}
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
@@ -129,8 +119,6 @@ inline int __any_sync(unsigned m, int p) { return __ballot_sync(m, p) != 0; }
 template <typename T, typename U> inline T atomicAdd(T* at, U v) { T old = *at; *at = T(old + v); return old; }
 template <typename T, typename U> inline T atomicOr(T* at, U v) { T old = *at; *at = T(old | v); return old; }
 template <typename T> inline T atomicMax(T* at, T v) { T old = *at; *at = std::max(old, v); return old; }
-inline unsigned atomicInc(unsigned* at, unsigned most) { const unsigned old = *at; *at = old >= most ? 0 : old + 1; return old; }
-template <typename T> inline T __ldcg(const T* p) { return *p; }
 template <typename T> inline T __ldg(const T* p) { return *p; }
 template <typename T> inline T __ldcs(const T* p) { return *p; }
 template <typename T> inline void __stcs(T* p, T v) { *p = v; }
@@ -170,9 +158,8 @@ inline bool all(State what, size_t begin, size_t end) {  // of those that still 
     return any;
 }
 
-inline const bool reversed = std::getenv("EMULATED_ORDER") != nullptr;
-
 inline void block(unsigned threads) {
+    static const bool reverse = std::getenv("EMULATED_ORDER") != nullptr;
     fibers.resize(threads);
     stacks.resize(std::max(stacks.size(), STACK * threads));
     for (unsigned i = 0; i < threads; i++) {
@@ -188,7 +175,7 @@ inline void block(unsigned threads) {
     for (;;) {
         bool progress = false, alive = false;
         for (unsigned n = 0; n < threads; n++) {
-            Fiber& f = fibers[reversed ? threads - 1 - n : n];
+            Fiber& f = fibers[reverse ? threads - 1 - n : n];
             if (f.state == READY) {
                 running = &f;
                 threadIdx = {f.number, 0, 0};
@@ -223,12 +210,9 @@ void launch(void (*kernel)(A...), const int* grid, int threads, int shared, void
     dynamic.assign(shared + 16, 0xcb);  // garbage, as on a GPU
     gridDim = {unsigned(grid[0]), unsigned(grid[1]), unsigned(grid[2])};
     blockDim = {unsigned(threads), 1, 1};
-    const unsigned blocks = gridDim.x * gridDim.y * gridDim.z;
-    for (unsigned n = 0; n < blocks; n++) {
-        const unsigned i = reversed ? blocks - 1 - n : n;
-        blockIdx = {i % gridDim.x, i / gridDim.x % gridDim.y, i / gridDim.x / gridDim.y};
-        block(threads);
-    }
+    for (blockIdx.z = 0; blockIdx.z < gridDim.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < gridDim.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++) block(threads);
 }
 
 }  // namespace emulated

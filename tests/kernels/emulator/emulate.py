@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from ascseg_cli.kernels import backend, cuda
-from ascseg_cli.kernels.cuda import driver
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
@@ -73,8 +72,6 @@ def _argument(value: Any) -> Any:
         return ctypes.c_void_p(value.data_ptr())
     if value is None:
         return ctypes.c_void_p(0)
-    if isinstance(value, tuple):
-        return driver.structure([_argument(member) for member in value])
     return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int(value)
 
 

@@ -17,11 +17,11 @@ DEVICE double2 sums_of(const float (&sum)[PX][OWN], int o, int pixels) {
 }
 
 // x (b, h, w, IN) with `pitch`; weight (OUT, IN, K, K); bias (OUT) or null; y (b, h, w, OUT)
-// end: rows of Σ (y − bias), Σ (y − bias)², one for each blockIdx.x
+// partials (blocks, 2, OUT): Σ (y − bias), Σ (y − bias)²
 KERNEL __launch_bounds__(THREADS, resident(THREADS, K > 3 || DILATION > 1 ? 16 : 20)) dense_forward(
     const float* __restrict__ x, int pitch, const float* statistics, const float* norm_weight, const float* norm_bias,
     float eps, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y,
-    StatisticsEnd end, int h, int w
+    double* partials, int h, int w
 ) {
     SHARED(float, base);
     const Memory memory(base);
@@ -39,7 +39,7 @@ KERNEL __launch_bounds__(THREADS, resident(THREADS, K > 3 || DILATION > 1 ? 16 :
                 const double2 s = sums_of(sum, o, pixels);
                 sums[o] = s.x, sums[SUMS / 2 + o] = s.y;
             }
-        store_sums(sums, end.rows.at, memory, me);
+        store_sums(sums, partials, memory, me);
     }
 #pragma unroll
     for (int o = 0; o < OWN; o++) {
@@ -48,5 +48,4 @@ KERNEL __launch_bounds__(THREADS, resident(THREADS, K > 3 || DILATION > 1 ? 16 :
         for (int p = 0; p < PX; p++) sum[p][o] += added;
     }
     store_tile(sum, y + size_t(me.image) * h * w * OUT, memory, me, h, w);
-    if constexpr (BATCH) end_statistics(end, blockIdx.x, OUT, reinterpret_cast<double*>(memory.tile));
 }

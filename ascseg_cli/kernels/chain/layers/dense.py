@@ -16,15 +16,13 @@ from torch.autograd.function import once_differentiable
 from ascseg_cli.kernels.chain.layers import pointwise
 from ascseg_cli.kernels.chain.layers.dense_plan import Plan, Shape, tile_plan, weight_plan
 from ascseg_cli.kernels.chain.layers.norm import (
-    NO_NORM,
-    NO_STATISTICS,
     Normalisation,
-    NormEnd,
     Running,
-    StatisticsEnd,
-    slab_sums,
+    layer_gradients,
+    partial_sums,
+    statistics_from,
 )
-from ascseg_cli.kernels.cuda import Argument, kernel
+from ascseg_cli.kernels.cuda import kernel
 from ascseg_cli.kernels.cuda.pixels import new_pixels, pitch, pixels, together
 
 _HERE = Path(__file__).parent
@@ -107,11 +105,11 @@ class _Dense(torch.autograd.Function):
         shape = layer.shape(x, weight)
         if pointwise.suits(shape.ci, shape.co, shape.k, together(x), out.vec()):
             return *_all_gradients(out, x, weight, norm, layer, needs), None, None
-        dx, end = None, None
+        dx, partials = None, None
         if needs[0] or any(needs[3:6]):
-            dx, end = _input_gradient(out, x, weight, norm, layer, any(needs[3:6]))
+            dx, partials = _input_gradient(out, x, weight, norm, layer, any(needs[3:6]))
         slabs = _weight_gradient(out, x, weight, norm, layer, needs[2] and not layer.batch)
-        return *_finished(end, slabs, dx, weight, needs), None, None
+        return *_finished(partials, slabs, dx, weight, norm, layer, needs), None, None
 
 
 _Norm = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -143,24 +141,22 @@ def _forward(
     shape = layer.shape(x, weight)
     y = new_pixels(x, shape.co)
     constants = layer.constants() | {"BATCH": int(layer.batch)}
-    count = y.numel() // shape.co
-
-    def ending(rows: int, writers: int = 1) -> StatisticsEnd | None:
-        return StatisticsEnd.of(x, rows, shape.co, count, bias, running, writers) if layer.batch else None
-
     if pointwise.suits(shape.ci, shape.co, shape.k, together(x), together(y)):
-        launch = pointwise.forward_launch(count, shape.ci, shape.co)
-        end = ending(launch.blocks)
-        given = (x, pitch(x), *norm, layer.eps, weight, bias, y, end.argument if end else NO_STATISTICS)
-        if count:
-            pointwise.forward(launch, constants | {"CI": shape.ci, "CO": shape.co}, *given, count)
+        pixel_count = shape.b * shape.h * shape.w
+        launch = pointwise.forward_launch(pixel_count, shape.ci, shape.co)
+        partials = partial_sums(x, launch.blocks, shape.co) if layer.batch else None
+        given = (x, pitch(x), *norm, layer.eps, weight, bias, y, partials, pixel_count)
+        pointwise.forward(launch, constants | {"CI": shape.ci, "CO": shape.co}, *given)
     else:
         plan = tile_plan(shape, together(x))
-        end = ending(*plan.grid)
+        partials = partial_sums(x, plan.grid[0], shape.co) if layer.batch else None
         run = _launch("dense.cu", "dense_forward", plan, constants)
-        given = (x, pitch(x), *norm, layer.eps, weight, bias, y, end.argument if end else NO_STATISTICS)
-        run(*given, shape.h, shape.w)
-    return y, end.result if end else None
+        run(x, pitch(x), *norm, layer.eps, weight, bias, y, partials, shape.h, shape.w)
+    if partials is None:
+        return y, None
+    if y.numel() == 0:
+        return y, x.new_zeros(2, shape.co)
+    return y, statistics_from(partials, y.numel() // shape.co, bias, running)
 
 
 def _all_gradients(
@@ -172,40 +168,50 @@ def _all_gradients(
     launch = pointwise.backward_launch(count, shape.ci, shape.co)
     dx = new_pixels(x, shape.ci) if needs[0] else None
     summed = layer.normed and any(needs[3:6])
-    end = NormEnd.of(x, launch.blocks, shape.ci) if summed else None
+    partials = partial_sums(x, launch.blocks, shape.ci) if summed else None
     slabs = x.new_empty(launch.blocks, weight.numel() + (shape.co if biased else 0))
     flags = {"BATCH": int(out.z is not None), "SUMMED": int(summed), "BIASED": int(biased)}
     constants = layer.constants() | flags | {"CI": shape.ci, "CO": shape.co}
     given = (out.dy, pitch(out.dy), out.z, out.statistics, out.dstatistics, float(count), weight, x, pitch(x))
-    tail = (dx, end.argument if end else NO_NORM, slabs, count)
-    pointwise.backward(launch, constants, *given, *norm, layer.eps, *tail)
-    return _finished(end, slabs, dx, weight, needs)
+    pointwise.backward(launch, constants, *given, *norm, layer.eps, dx, partials, slabs, count)
+    return _finished(partials, slabs, dx, weight, norm, layer, needs)
 
 
 def _finished(
-    end: NormEnd | None, slabs: Tensor, dx: Tensor | None, weight: Tensor, needs: tuple[bool, ...]
+    partials: Tensor | None,
+    slabs: Tensor,
+    dx: Tensor | None,
+    weight: Tensor,
+    norm: _Norm,
+    layer: _Layer,
+    needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight, bias, and the norm's statistics, weight and bias, from sums of all blocks."""
+    statistics, norm_weight, norm_bias = norm
+    normalisation = None
+    if statistics is not None and norm_weight is not None and norm_bias is not None:
+        normalisation = Normalisation(statistics, norm_weight, norm_bias, layer.eps)
     n = weight.numel()
-    sums = slab_sums(slabs, n + len(weight) - slabs.shape[1])
-    given = (dx, sums[:n].view_as(weight), sums[n:], *(end.gradients if end else (None, None, None)))
+    sums, dnorm = layer_gradients(partials, normalisation, slabs, n + len(weight) - slabs.shape[1])
+    given = (dx, sums[:n].view_as(weight), sums[n:], *dnorm)
     return tuple(g if need else None for g, need in zip(given, needs, strict=False))
 
 
 def _input_gradient(
     out: _Output, x: Tensor, weight: Tensor, norm: _Norm, layer: _Layer, summed: bool
-) -> tuple[Tensor, NormEnd | None]:
-    """The gradient of x, and what becomes of the sums for the norm's gradients, if `summed`."""
+) -> tuple[Tensor, Tensor | None]:
+    """The gradient of x, and every block's sums for the norm's gradients, if `summed`."""
     shape = layer.shape(x, weight)
     dx = new_pixels(x, shape.ci)
     plan = tile_plan(shape.transposed(), out.vec())
-    end = NormEnd.of(x, plan.grid[0], shape.ci, plan.grid[1]) if summed else None
+    partials = partial_sums(x, plan.grid[0], shape.ci) if summed else None
     constants = {"BATCH": int(out.z is not None), "SUMMED": int(summed), "X_VEC": together(x)}
     gradient = _launch("dense_input.cu", "dense_input_gradient", plan, layer.constants() | constants)
     given = (out.dy, pitch(out.dy), out.z, out.statistics, out.dstatistics, float(shape.b * shape.h * shape.w))
-    tail = (dx, end.argument if end else NO_NORM, shape.h, shape.w)
-    gradient(*given, weight, x, pitch(x), *norm, layer.eps, *tail)
-    return dx, end
+    gradient(*given, weight, x, pitch(x), *norm, layer.eps, dx, partials, shape.h, shape.w)
+    if partials is not None and x.numel() == 0:
+        partials.zero_()
+    return dx, partials
 
 
 def _weight_gradient(out: _Output, x: Tensor, weight: Tensor, norm: _Norm, layer: _Layer, biased: bool) -> Tensor:
@@ -224,7 +230,7 @@ def _weight_gradient(out: _Output, x: Tensor, weight: Tensor, norm: _Norm, layer
 def _launch(source: str, name: str, plan: Plan, constants: dict[str, int]) -> Any:
     compiled = kernel(_HERE / source, name, **plan.constants, **constants)
 
-    def run(*arguments: Argument) -> None:
+    def run(*arguments: Tensor | int | float | None) -> None:
         compiled(plan.grid, plan.block, *arguments, shared=plan.shared)
 
     return run

@@ -6,12 +6,12 @@
 
 // dy (b, h, w, IN) with `pitch`; z (b, h, w, IN), out_statistics, dstatistics (2, IN) if BATCH; weight (IN, OUT, K, K)
 // x (b, h, w, OUT) with `x_pitch`; statistics (2, OUT) and the norm's weight, bias (OUT) if NORMED
-// dx (b, h, w, OUT); end: rows of Σ g, Σ g · (x − mean), one for each blockIdx.x
+// dx (b, h, w, OUT); partials (blocks, 2, OUT): Σ g, Σ g · (x − mean)
 KERNEL __launch_bounds__(THREADS, resident(THREADS, 16)) dense_input_gradient(
     const float* __restrict__ dy, int pitch, const float* __restrict__ z, const float* out_statistics,
     const float* dstatistics, float count, const float* __restrict__ weight, const float* __restrict__ x, int x_pitch,
     const float* statistics, const float* norm_weight, const float* norm_bias, float eps, float* __restrict__ dx,
-    NormEnd end, int h, int w
+    double* partials, int h, int w
 ) {
     SHARED(float, base);
     const Memory memory(base);
@@ -54,7 +54,6 @@ KERNEL __launch_bounds__(THREADS, resident(THREADS, 16)) dense_input_gradient(
     store_tile(sum, dx + image * OUT, memory, me, h, w);
     if constexpr (SUMMED) {
         __syncthreads();
-        store_sums(sums, end.rows.at, memory, me);
-        end_norm(end, blockIdx.x, OUT, statistics, norm_weight, eps, reinterpret_cast<double*>(memory.tile));
+        store_sums(sums, partials, memory, me);
     }
 }

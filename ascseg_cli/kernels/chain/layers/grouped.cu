@@ -2,11 +2,11 @@
 // Grid: tiles of all images · groups of units. X_VEC, Y_VEC: channels that can be loaded or stored at once.
 #include "grouped.cuh"
 
-// end: rows of sums of y − bias and of its square, one for each tile, if BATCH
+// partials (tiles, 2, co): sums of y − bias and of its square, if not null
 KERNEL __launch_bounds__(T, 768 / T) grouped(
     const float* __restrict__ x, int pitch, const float* statistics, const float* norm_weight, const float* norm_bias,
     float eps, const float* __restrict__ weight, const float* bias, float* __restrict__ y,
-    StatisticsEnd end, int h, int w, int co
+    double* __restrict__ partials, int h, int w, int co
 ) {
     SHARED(float4, tile);
     float4* const weights = tile + TILE;
@@ -55,7 +55,6 @@ KERNEL __launch_bounds__(T, 768 / T) grouped(
     if (!BATCH) return;
     sum_units(moments, reinterpret_cast<float*>(tile), [&](int value, int u, double total) {
         const int channel = (at.first_unit + u) * OUTS + value / 2;
-        if (channel < co) end.rows.at[(size_t(blockIdx.x) * 2 + value % 2) * co + channel] = total;
+        if (channel < co) partials[(size_t(blockIdx.x) * 2 + value % 2) * co + channel] = total;
     });
-    end_statistics(end, blockIdx.x, co, reinterpret_cast<double*>(tile));
 }

@@ -16,16 +16,13 @@ from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain.layers.norm import (
-    NO_NORM,
-    NO_STATISTICS,
-    Gradients,
     Normalisation,
-    NormEnd,
     Running,
-    StatisticsEnd,
+    norm_gradients,
+    partial_sums,
+    statistics_from,
 )
 from ascseg_cli.kernels.cuda import kernel
-from ascseg_cli.kernels.cuda.last_block import scratch
 from ascseg_cli.kernels.cuda.pixels import new_pixels, pitch, pixels, together
 
 _HERE = Path(__file__).parent
@@ -34,6 +31,7 @@ _BLOCKS = 120  # about as many as a large GPU has multiprocessors
 _TY = 4  # threads of a block below each other
 
 Norm = tuple[Tensor | None, Tensor | None, Tensor | None]
+Gradients = tuple[Tensor | None, ...]
 
 
 def grouped(
@@ -152,8 +150,7 @@ class _Plan:
     def shared(self) -> int:
         """Bytes for the forward kernel."""
         outs = 4 if self.g == 1 else 1
-        room = max(16 * (self.halo_tile + self.k**2 * self.units), 8 * outs * self.threads)
-        return max(room, scratch(2 * self.co, self.threads))
+        return max(16 * (self.halo_tile + self.k**2 * self.units), 8 * outs * self.threads)
 
     def gradient_shared(self, numbers: int, summed: bool) -> int:
         """Bytes for the backward kernel, in which `numbers` are summed up for every channel of x."""
@@ -161,7 +158,7 @@ class _Plan:
         inputs = 16 * _TY * self.pixels * self.columns * self.units
         weight_sums = 4 * numbers * 4 * self.units * -(-self.threads // 32)
         first = 16 * self.k**2 * self.units + (32 * self.threads if summed else 0)
-        return max(first + max(tile + inputs, weight_sums), scratch(2 * self.co * self.g, self.threads))
+        return first + max(tile + inputs, weight_sums)
 
 
 class _Grouped(torch.autograd.Function):
@@ -205,8 +202,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor | None]:
     plan, co = _Plan.of(x, weight), weight.shape[0]
     y = new_pixels(x, co)
-    count = plan.b * plan.h * plan.w
-    end = StatisticsEnd.of(x, plan.tiles, co, count, bias, running, plan.groups) if layer.batch else None
+    partials = partial_sums(x, plan.tiles, co) if layer.batch else None
     constants = {
         "ACTIVATION": _ACTIVATIONS[layer.activation],
         "NORMED": int(layer.normed),
@@ -214,9 +210,14 @@ def _forward(
     }
     constants |= {"X_VEC": together(x), "Y_VEC": 4 if co % 4 == 0 else 1}
     run = kernel(_HERE / "grouped.cu", "grouped", **plan.constants(), **constants)
-    given = (x, pitch(x), *norm, float(layer.eps), weight, bias, y, end.argument if end else NO_STATISTICS)
-    run((plan.tiles, plan.groups), plan.threads, *given, plan.h, plan.w, co, shared=plan.shared())
-    return y, end.result if end else None
+    given = (x, pitch(x), *norm, float(layer.eps), weight, bias, y, partials, plan.h, plan.w, co)
+    run((plan.tiles, plan.groups), plan.threads, *given, shared=plan.shared())
+    if partials is None:
+        return y, None
+    if not y.numel():
+        partials.zero_()
+    count = plan.b * plan.h * plan.w
+    return y, statistics_from(partials, count, bias, running if count else None)
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def _gradients(
     plan, ci, (co, _, k, _) = _Plan.of(x, weight), x.shape[1], weight.shape
     numbers = k * k + wanted.bias
     dx = new_pixels(x, ci) if wanted.x else None
-    end = NormEnd.of(x, plan.tiles, ci, plan.groups) if wanted.norm else None
+    norm_sums = partial_sums(x, plan.tiles, ci) if wanted.norm else None
     weight_sums = x.new_empty(plan.tiles, ci * numbers, dtype=torch.float64) if wanted.weight else None
     dy, corrected = incoming.dy, incoming.dstatistics is not None
     constants = {
@@ -257,13 +258,22 @@ def _gradients(
     constants |= {"DY_VEC": 1 if dy is None else together(dy), "Y_VEC": 4 if co % 4 == 0 else 1}
     run = kernel(_HERE / "grouped_gradient.cu", "grouped_gradient", **plan.constants(), **constants)
     given = (dy, 0 if dy is None else pitch(dy), incoming.y, incoming.statistics, incoming.dstatistics)
-    outputs = (dx, end.argument if end else NO_NORM, weight_sums, plan.h, plan.w, co)
+    outputs = (dx, norm_sums, weight_sums, plan.h, plan.w, co)
     count = float(plan.b * plan.h * plan.w)
     arguments = (*given, count, weight, x, pitch(x), *norm, float(layer.eps), *outputs)
     shared = plan.gradient_shared(numbers, wanted.norm)
     run((plan.tiles, plan.groups), plan.threads, *arguments, shared=shared)
     dweight, dbias = _weight_gradients(weight_sums, weight, wanted.bias)
-    return dx, end.gradients if end else (None, None, None), dweight, dbias
+    return dx, _norm_gradients(norm_sums, norm, layer, x), dweight, dbias
+
+
+def _norm_gradients(sums: Tensor | None, norm: Norm, layer: _Layer, x: Tensor) -> Gradients:
+    statistics, weight, bias = norm
+    if sums is None or statistics is None or weight is None or bias is None:
+        return None, None, None
+    if not x.numel():
+        sums.zero_()
+    return norm_gradients(sums, Normalisation(statistics, weight, bias, layer.eps))
 
 
 def _weight_gradients(sums: Tensor | None, weight: Tensor, biased: bool) -> tuple[Tensor | None, Tensor | None]:

@@ -91,13 +91,13 @@ DEVICE void weight_sums(
     }
 }
 
-// dy, z, dx and weight_partials (tiles, ci, NUMBERS) may be null; end: rows of sums for the norm. Shared memory: weights,
+// dy, z, dx, norm_partials (tiles, 2, ci) and weight_partials (tiles, ci, NUMBERS) may be null. Shared memory: weights,
 // scratch of norm sums, gradients of y with halo, activated input without, over which the weights' scratch lies.
 KERNEL __launch_bounds__(T) grouped_gradient(
     const float* __restrict__ dy, int dy_pitch, const float* __restrict__ z, const float* out_statistics,
     const float* dstatistics, float count, const float* __restrict__ weight, const float* __restrict__ x, int x_pitch,
     const float* statistics, const float* norm_weight, const float* norm_bias, float eps, float* __restrict__ dx,
-    NormEnd end, double* __restrict__ weight_partials, int h, int w, int co
+    double* __restrict__ norm_partials, double* __restrict__ weight_partials, int h, int w, int co
 ) {
     SHARED(float4, weights);
     float* const norm_scratch = reinterpret_cast<float*>(weights + TAPS * UNITS);
@@ -160,15 +160,12 @@ KERNEL __launch_bounds__(T) grouped_gradient(
         sum_units(moments, norm_scratch, [&](int value, int u, double total) {
             const int channel = (at.first_unit + u) * INS + value % 4;
             if (value % 4 < INS && channel < ci)
-                end.rows.at[(size_t(blockIdx.x) * 2 + value / 4) * ci + channel] = total;
+                norm_partials[(size_t(blockIdx.x) * 2 + value / 4) * ci + channel] = total;
         });
-    if constexpr (WANT_W) {
-        __syncthreads();
-        weight_sums(
-            reinterpret_cast<const float*>(gradients), reinterpret_cast<const float*>(inputs),
-            reinterpret_cast<float*>(gradients), weight_partials, at, ci
-        );
-    }
-    if constexpr (SUMMED)
-        end_norm(end, blockIdx.x, ci, statistics, norm_weight, eps, reinterpret_cast<double*>(weights));
+    if (!WANT_W) return;
+    __syncthreads();
+    weight_sums(
+        reinterpret_cast<const float*>(gradients), reinterpret_cast<const float*>(inputs),
+        reinterpret_cast<float*>(gradients), weight_partials, at, ci
+    );
 }

@@ -12,14 +12,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from ascseg_cli.kernels.cuda import Argument, kernel
-from ascseg_cli.kernels.cuda.last_block import Rows
+from ascseg_cli.kernels.cuda import kernel
 
-_SOURCE = Path(__file__).with_name("slabs.cu")
-_NO_ROWS: tuple[Argument, ...] = (None, None, 0, 1, 1)
-Gradients = tuple[Tensor | None, ...]
+_SOURCE = Path(__file__).with_name("norm.cu")
+_THREADS, _SCRATCH = 256, 256 // 32 * 2 * 8
+
 
 _again: ContextVar[bool] = ContextVar("ascseg_computed_again", default=False)
 
@@ -62,82 +62,53 @@ class Running:
         return cls(norm.running_mean, norm.running_var, 0.1 if norm.momentum is None else norm.momentum)
 
 
-@dataclass(frozen=True)
-class StatisticsEnd:
-    """How a kernel's last block turns all blocks' Σ (z − pivot) and Σ (z − pivot)² into statistics.
+def partial_sums(like: Tensor, blocks: int, c: int) -> Tensor:
+    """Room for two sums a channel from each block: (blocks, 2, c) float64."""
+    return like.new_empty(max(blocks, 1), 2, c, dtype=torch.float64)
 
-    rows     of 2 · c sums
-    count    b·h·w, the numbers of a channel
-    pivot    (c,) or None for zeros
-    running  moved in place, if given
-    result   (2, c) mean and biased variance; zeros where there is nothing to count
+
+def statistics_from(partials: Tensor, count: int, pivot: Tensor | None, running: Running | None) -> Tensor:
+    """Σ (z − pivot) and Σ (z − pivot)² of every block -> mean and biased variance, (2, c) float32.
+
+    partials  (blocks, 2, c) float64
+    count     b·h·w, the numbers of a channel
+    pivot     (c,) or None for zeros
+    running   moved in place, if given
     """
-
-    rows: Rows
-    count: int
-    pivot: Tensor | None
-    running: Running | None
-    result: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        like: Tensor,
-        rows: int,
-        c: int,
-        count: int,
-        pivot: Tensor | None,
-        running: Running | None,
-        writers: int = 1,
-    ) -> StatisticsEnd:
-        result = like.new_empty(2, c) if count else like.new_zeros(2, c)
-        return cls(Rows.of(like, rows, 2 * c, writers), count, pivot, running, result)
-
-    @property
-    def argument(self) -> tuple[Argument, ...]:
-        """As a kernel takes it; asked for once a launch."""
-        moved: tuple[Argument, ...] = (None, None, 0.0)
-        if self.running is not None and not _again.get():
-            moved = (self.running.mean, self.running.variance, float(self.running.momentum))
-        return (*self.rows.argument, self.pivot, self.result, *moved, float(self.count))
+    blocks, _, c = partials.shape
+    result = partials.new_empty(2, c, dtype=torch.float32)
+    moved: tuple[Tensor | None, Tensor | None, float] = (None, None, 0.0)
+    if running is not None and not _again.get():
+        moved = (running.mean, running.variance, float(running.momentum))
+    finish = kernel(_SOURCE, "finish_statistics")
+    finish((c,), _THREADS, partials, blocks, c, float(count), pivot, result, *moved, shared=_SCRATCH)
+    return result
 
 
-NO_STATISTICS: tuple[Argument, ...] = (*_NO_ROWS, None, None, None, None, 0.0, 0.0)  # where none are wanted
+def norm_gradients(partials: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor, Tensor]:
+    """Σ g and Σ g·(z − mean) of every block -> gradients of statistics (2, c), weight (c,) and bias (c,)."""
+    blocks, _, c = partials.shape
+    result = partials.new_empty(4, c, dtype=torch.float32)
+    finish = kernel(_SOURCE, "finish_gradients")
+    given = (norm.statistics, norm.weight, float(norm.eps))
+    finish((c,), _THREADS, partials, blocks, c, *given, result, result[2], result[3], shared=_SCRATCH)
+    return result[:2], result[2], result[3]
 
 
-@dataclass(frozen=True)
-class NormEnd:
-    """How a kernel's last block turns all blocks' Σ g and Σ g·(z − mean) into the norm's gradients.
+def layer_gradients(
+    partials: Tensor | None, norm: Normalisation | None, slabs: Tensor, zeros: int
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None]]:
+    """What is left of a layer's backward pass, in one launch: sums over slabs, and `norm_gradients`.
 
-    rows    of 2 · c sums
-    result  (4, c) gradients of means, variances, weights and biases; zeros where there are no rows
+    slabs    (count, n) shares of the gradients of weight and bias; added in a fixed order, zeros behind them
+    returns  those sums, and the gradients of the norm's statistics, weight and bias, if there are partials
     """
-
-    rows: Rows
-    result: Tensor
-
-    @classmethod
-    def of(cls, like: Tensor, rows: int, c: int, writers: int = 1) -> NormEnd:
-        result = like.new_empty(4, c) if rows else like.new_zeros(4, c)
-        return cls(Rows.of(like, rows, 2 * c, writers), result)
-
-    @property
-    def argument(self) -> tuple[Argument, ...]:
-        """As a kernel takes it; asked for once a launch."""
-        return (*self.rows.argument, self.result)
-
-    @property
-    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of statistics (2, c), weight (c,) and bias (c,)."""
-        return self.result[:2], self.result[2], self.result[3]
-
-
-NO_NORM: tuple[Argument, ...] = (*_NO_ROWS, None)
-
-
-def slab_sums(slabs: Tensor, zeros: int) -> Tensor:
-    """Sums over slabs (count, n), in a fixed order; `zeros` zeros behind them."""
-    count, n = slabs.shape
-    sums = slabs.new_empty(n + zeros)
-    kernel(_SOURCE, "add_slabs")((-(-(n + zeros) // 32),), 512, slabs, count, n, n + zeros, sums, shared=512 * 8)
-    return sums
+    (count, n), c = slabs.shape, 0 if partials is None or norm is None else partials.shape[2]
+    found, sums = slabs.new_empty(4, c), slabs.new_empty(n + zeros)
+    of_norm: tuple[Tensor | float | None, ...] = (None, None, 0.0)
+    if norm is not None:
+        of_norm = (norm.statistics, norm.weight, float(norm.eps))
+    blocks = 0 if partials is None else len(partials)
+    given = (partials, blocks, c, *of_norm, found, found[2], found[3], slabs, count, n, n + zeros, sums)
+    kernel(_SOURCE, "finish_layer")((c + -(-(n + zeros) // 32),), 512, *given, shared=512 * 8)
+    return sums, (found[:2], found[2], found[3]) if c else (None, None, None)

@@ -64,20 +64,6 @@ DEVICE Numbers sum_at(const Part (&parts)[8], size_t i, int channel, const Norms
     return total;
 }
 
-// The last block gives the gradients of all parts' norms, whose channels, `all`, lie side by side: for one part after
-// another those of means, variances, weights and biases.
-DEVICE void end_parts(const Part (&parts)[8], const NormEnd& end, int all, double* scratch) {
-    if (!summed_by_last(end.rows, row_of_block(), 2 * all, scratch)) return;
-    for (int i = threadIdx.x; i < all; i += blockDim.x) {
-        int channel = i;
-        const Part mine = part_of(parts, channel);
-        if (mine.statistics == nullptr) continue;
-        const float variance = mine.statistics[mine.channels + channel];
-        float* const to = end.result + 4 * (i - channel) + channel;
-        norm_gradients(scratch[i], scratch[all + i], variance, mine.weight[channel], mine.eps, to, mine.channels);
-    }
-}
-
 #if !SUMMED && !BACKWARD
 // y (b, h, w, c): all channels side by side
 KERNEL concatenated_forward(EIGHT(PARAMETERS), float* __restrict__ y, int c, int pixels) {
@@ -91,9 +77,9 @@ KERNEL concatenated_forward(EIGHT(PARAMETERS), float* __restrict__ y, int c, int
         store(y + (first + i) * c + at.channel, activated(mine, load_part(mine, first + i, channel), n));
 }
 #elif !SUMMED
-// end: rows of 2 · c sums, or none
+// partials (blocks, 2, c)
 KERNEL concatenated_backward(
-    EIGHT(PARAMETERS), const float* __restrict__ dy, int dy_pitch, int c, int pixels, NormEnd end
+    EIGHT(PARAMETERS), const float* __restrict__ dy, int dy_pitch, int c, int pixels, double* partials
 ) {
     SHARED(float, scratch);
     const Part parts[8] = {EIGHT(PART)};
@@ -108,13 +94,11 @@ KERNEL concatenated_backward(
         const Numbers d = through_norm(mine, g, load_part(mine, first + i, channel), n, sums);
         if (mine.dz) store(mine.dz + (first + i) * mine.channels + channel, d);
     }
-    if (end.rows.at == nullptr) return;
-    add_up<2>(sums, c / VEC, scratch, end.rows.at + row_of_block() * 2 * c, c);
-    end_parts(parts, end, c, reinterpret_cast<double*>(scratch));
+    if (partials) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
 }
 #elif !BACKWARD
 // y (b, h, w, c): the sum
-KERNEL summed_forward(EIGHT(PARAMETERS), float* __restrict__ y, int c, int pixels, StatisticsEnd end, float* pivot) {
+KERNEL summed_forward(EIGHT(PARAMETERS), float* __restrict__ y, int c, int pixels, double* partials, float* pivot) {
     SHARED(float, scratch);
     const Part parts[8] = {EIGHT(PART)};
     const Place at = place_of(c);
@@ -130,13 +114,13 @@ KERNEL summed_forward(EIGHT(PARAMETERS), float* __restrict__ y, int c, int pixel
         store(y + (first + i) * c + at.channel, r);
         if (BATCH) add_about(middle, r, sums);
     }
-    if (BATCH) end_sums(sums, end, c, scratch);
+    if (BATCH) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
 }
 #else
-// end: rows of 2 · PARTS · c sums, or none
+// partials (blocks, 2, PARTS · c)
 KERNEL summed_backward(
     EIGHT(PARAMETERS), const float* __restrict__ dy, int dy_pitch, const float* y_statistics,
-    const float* dstatistics, float count, int c, int pixels, NormEnd end
+    const float* dstatistics, float count, int c, int pixels, double* partials
 ) {
     SHARED(float, scratch);
     const Part parts[8] = {EIGHT(PART)};
@@ -156,9 +140,28 @@ KERNEL summed_backward(
             if (parts[k].dz) store(parts[k].dz + (first + i) * c + at.channel, d);
         }
     }
-    if (end.rows.at == nullptr) return;
-    for (int k = 0; k < PARTS; k++)
-        add_up<2>(sums[k], c / VEC, scratch, end.rows.at + row_of_block() * 2 * PARTS * c + k * c, PARTS * c);
-    end_parts(parts, end, PARTS * c, reinterpret_cast<double*>(scratch));
+    for (int k = 0; k < PARTS && partials; k++)
+        add_up<2>(sums[k], c / VEC, scratch, partials + row_of_block() * 2 * PARTS * c + k * c, PARTS * c);
+}
+#endif
+
+#if BACKWARD
+// One block of threads for each of all channels side by side; `result` has for one part after another the gradients
+// of means, variances, weights and biases
+KERNEL finish_parts(EIGHT(PARAMETERS), const double* partials, int blocks, int c, float* result) {
+    SHARED(double, scratch);
+    const Part parts[8] = {EIGHT(PART)};
+    int channel = blockIdx.x;
+    const Part mine = part_of(parts, channel);
+    const double first = total_of(partials + blockIdx.x, blocks, 2 * c, scratch);
+    const double second = total_of(partials + c + blockIdx.x, blocks, 2 * c, scratch);
+    if (threadIdx.x != 0 || mine.statistics == nullptr) return;
+    const double inverse = rsqrt(double(mine.statistics[mine.channels + channel]) + mine.eps);
+    const double scale = mine.weight[channel] * inverse;
+    float* to = result + 4 * (blockIdx.x - channel) + channel;
+    to[0] = float(-scale * first);
+    to[mine.channels] = float(-0.5 * scale * inverse * inverse * second);
+    to[2 * mine.channels] = float(inverse * second);
+    to[3 * mine.channels] = float(first);
 }
 #endif

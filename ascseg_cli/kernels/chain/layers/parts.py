@@ -11,14 +11,7 @@ from torch import Tensor, autograd
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain.layers.norm import (
-    NO_NORM,
-    NO_STATISTICS,
-    Normalisation,
-    NormEnd,
-    Running,
-    StatisticsEnd,
-)
+from ascseg_cli.kernels.chain.layers.norm import Normalisation, Running, partial_sums, statistics_from
 from ascseg_cli.kernels.chain.layers.pixels import (
     ACTIVATIONS,
     Launch,
@@ -31,7 +24,6 @@ from ascseg_cli.kernels.chain.layers.pixels import (
     width,
 )
 from ascseg_cli.kernels.cuda import Argument, Kernel, kernel
-from ascseg_cli.kernels.cuda.last_block import scratch
 
 _SOURCE = Path(__file__).with_name("parts.cu")
 MOST, _MIXED = 8, -1  # as in parts.cu
@@ -178,16 +170,15 @@ class _Joined(autograd.Function):
 def _forward(work: _Work) -> tuple[Tensor, Tensor | None]:
     settings, launch, x = work.settings, work.launch(), work.images[0].tensor
     y = fresh(x, work.b, work.c, work.h, work.w)
-    end, pivot = None, None
-    if settings.batch:
-        pivot = x.new_empty(work.c)
-        end = StatisticsEnd.of(x, launch.rows, work.c, work.b * launch.pixels, pivot, settings.running)
-    tail: tuple[Argument, ...] = (y, work.c, launch.pixels)
-    if settings.summed:
-        tail += (end.argument if end else NO_STATISTICS, pivot)
+    partials = partial_sums(x, launch.rows, work.c) if settings.batch else None
+    pivot = x.new_empty(work.c) if settings.batch else None
+    tail = (y, work.c, launch.pixels) + ((partials, pivot) if settings.summed else ())
     run = work.kernel(f"{settings.name}_forward", launch.vec, backward=False)
     run(launch.grid, launch.threads, *work.arguments([None] * MOST), *tail, shared=launch.scratch)
-    return y, end.result if end else None
+    if partials is None:
+        return y, None
+    count = work.b * launch.pixels
+    return y, statistics_from(partials[: launch.rows], count, pivot, settings.running if count else None)
 
 
 def _backward(
@@ -197,22 +188,25 @@ def _backward(
     launch, x, settings = work.launch(dy), work.images[0].tensor, work.settings
     gradients = [fresh(x, *z.tensor.shape) if wants else None for z, wants in zip(work.images, wanted[::4])]
     needs = any(want for i, want in enumerate(wanted) if i % 4)
-    end = NormEnd.of(x, launch.rows, sum(work.each)) if needs else None
+    partials = partial_sums(x, launch.rows, sum(work.each)) if needs else None
     of = (dy.tensor, dy.pitch) if dy else (None, 0)
     given = (*statistics, float(max(work.b * launch.pixels, 1))) if settings.summed else ()
     run = work.kernel(f"{settings.name}_backward", launch.vec)
-    tail = (*of, *given, work.c, launch.pixels, end.argument if end else NO_NORM)
-    shared = max(launch.scratch, scratch(2 * sum(work.each), launch.threads))
-    run(launch.grid, launch.threads, *work.arguments(gradients), *tail, shared=shared)
-    of_norms = _of_norms(work, end) if end else [(None, None, None)] * len(gradients)
+    tail = (*of, *given, work.c, launch.pixels, partials)
+    run(launch.grid, launch.threads, *work.arguments(gradients), *tail, shared=launch.scratch)
+    of_norms = [(None, None, None)] * len(gradients) if partials is None else _finished(work, launch, partials)
     flat = [d for dz, of_norm in zip(gradients, of_norms) for d in (dz, *of_norm)]
     return [d if want else None for d, want in zip(flat, wanted)]
 
 
-def _of_norms(work: _Work, end: NormEnd) -> list[tuple[Any, ...]]:
+def _finished(work: _Work, launch: Launch, partials: Tensor) -> list[tuple[Any, ...]]:
     """Gradients of statistics (2, c), weight and bias (c,) of every part that is normalised."""
+    c = partials.shape[2]
+    result = work.images[0].tensor.new_empty(4 * c)
+    tail = (partials, launch.rows, c, result)
+    work.kernel("finish_parts", launch.vec)((c,), 128, *work.arguments([None] * MOST), *tail, shared=32)
     found: list[tuple[Any, ...]] = []
-    for of_part, norm in zip(end.result.flatten().split([4 * n for n in work.each]), work.norms):
+    for of_part, norm in zip(result.split([4 * n for n in work.each]), work.norms):
         n = len(of_part) // 4
         found.append(
             (of_part[: 2 * n].view(2, n), of_part[2 * n : 3 * n], of_part[3 * n :]) if norm else (None,) * 3

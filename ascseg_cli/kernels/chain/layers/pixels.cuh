@@ -110,16 +110,3 @@ DEVICE void add_up(const float (&sums)[ROWS][VEC], int period, float* scratch, d
         out[i / row * stride + i % row] = total;
     }
 }
-
-// Sums about a pivot to statistics, and sums for a norm to its gradients, of c channels; the last block ends them.
-DEVICE void end_sums(const float (&sums)[2][VEC], const StatisticsEnd& end, int c, float* scratch) {
-    add_up<2>(sums, c / VEC, scratch, end.rows.at + row_of_block() * 2 * c, c);
-    end_statistics(end, row_of_block(), c, reinterpret_cast<double*>(scratch));
-}
-DEVICE void end_sums(
-    const float (&sums)[2][VEC], const NormEnd& end, int c, const float* statistics, const float* weight, float eps,
-    float* scratch
-) {
-    add_up<2>(sums, c / VEC, scratch, end.rows.at + row_of_block() * 2 * c, c);
-    end_norm(end, row_of_block(), c, statistics, weight, eps, reinterpret_cast<double*>(scratch));
-}

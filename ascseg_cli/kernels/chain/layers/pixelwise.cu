@@ -40,23 +40,23 @@ DEVICE Numbers result_of(const Pixel& p, const Norms& n) {
 KERNEL applied_forward(
     const float* __restrict__ x, int x_pitch, const float* __restrict__ other, int other_pitch,
     const float* __restrict__ plus, int plus_pitch, const float* statistics, const float* weight, const float* bias,
-    float eps, float* __restrict__ y, int c, int pixels, StatisticsEnd end, float* pivot
+    float eps, float* __restrict__ y, int c, int pixels, double* partials, float* pivot
 ) {
     SHARED(float, scratch);
     const Images in = {x, other, plus, x_pitch, other_pitch, plus_pitch};
     const Place at = place_of(c);
-    const int image = blockIdx.z, last = at.idle ? 0 : pixels;
+    const int image = blockIdx.z, end = at.idle ? 0 : pixels;
     const Norms n = norms_of(statistics, weight, bias, eps, SPREAD ? 1 : c, at.channel);
     const Numbers middle = BATCH ? result_of(pixel_at(in, 0, pixels, 0, at.channel), n) : all(0.0f);
     if (BATCH && is_first(at)) store(pivot + at.channel, middle);
     float* const to = y ? y + size_t(image) * pixels * c + at.channel : nullptr;  // null: only statistics are wanted
     float sums[2][VEC] = {};
-    for (int i = at.begin + at.group; i < last; i += at.step) {
+    for (int i = at.begin + at.group; i < end; i += at.step) {
         const Numbers r = result_of(pixel_at(in, image, pixels, i, at.channel), n);
         if (to) store(to + size_t(i) * c, r);
         if (BATCH) add_about(middle, r, sums);
     }
-    if (BATCH) end_sums(sums, end, c, scratch);
+    if (BATCH) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
 }
 #else
 // What the result's gradient gives to v and to `other`.
@@ -87,7 +87,7 @@ DEVICE float over_channels(Numbers v, int period, int turn, float* sums) {
     return total;
 }
 
-// x's norm: rows of 2 · c sums, with SPREAD of two. BOOST: shares (blocks, c), sums of other's gradient.
+// x's norm: partials (blocks, 2, c), with SPREAD (blocks, 2, 1). BOOST: shares (blocks, c), sums of other's gradient.
 // dresult is the gradient before THEN, which is that of `plus`. Gradients that aren't wanted are null.
 KERNEL applied_backward(
     const float* __restrict__ dy, int dy_pitch, const float* __restrict__ x, int x_pitch,
@@ -95,12 +95,12 @@ KERNEL applied_backward(
     const float* statistics, const float* weight, const float* bias, float eps,
     const float* y_statistics, const float* dstatistics, float count,
     float* __restrict__ dx, float* __restrict__ dother, float* __restrict__ dresult, int c, int pixels,
-    NormEnd end, double* shares
+    double* partials, double* shares
 ) {
     SHARED(float, scratch);
     const Images in = {x, other, plus, x_pitch, other_pitch, plus_pitch};
     const Place at = place_of(c);
-    const int image = blockIdx.z, last = at.idle ? 0 : pixels;
+    const int image = blockIdx.z, end = at.idle ? 0 : pixels;
     const Norms n = norms_of(statistics, weight, bias, eps, SPREAD ? 1 : c, at.channel);
     const FromAllStatistics s = from_all_statistics(y_statistics, dstatistics, c, at.channel, count);
     float sums[2][VEC] = {}, shared[1][VEC] = {}, spread_sum = 0.0f, spread_share = 0.0f;
@@ -109,7 +109,7 @@ KERNEL applied_backward(
         const int i = begin + at.group;
         const size_t place = size_t(image) * pixels + i, to = place * c + at.channel;
         Numbers dv = all(0.0f), z = all(0.0f);
-        if (i < last) {
+        if (i < end) {
             const Pixel p = pixel_at(in, image, pixels, i, at.channel);
             const Numbers v = activated<ACTIVATION>(p.z, n), r = combined(p, v);
             Numbers g = dy ? load(dy + place * dy_pitch + at.channel) : all(0.0f), to_other;
@@ -123,14 +123,14 @@ KERNEL applied_backward(
         }
         if (SPREAD) {
             const float g = over_channels(dv, c / VEC, turn++, scratch);
-            if (i < last && at.channel == 0) {
+            if (i < end && at.channel == 0) {
                 const float centred = z.at[0] - n.at[0].mean;
                 const float du = g * slope<ACTIVATION>(fmaf(centred, n.at[0].scale, n.at[0].shift));
                 spread_sum += du;
                 spread_share = fmaf(du, centred, spread_share);
                 if (dx) dx[place] = du * n.at[0].scale;
             }
-        } else if (i < last) {
+        } else if (i < end) {
             const Numbers d = through_norm<ACTIVATION>(dv, z, n, sums);
             if (dx) store(dx + to, d);
         }
@@ -140,12 +140,11 @@ KERNEL applied_backward(
         __syncthreads();
         const double first = block_sum(double(spread_sum), two), second = block_sum(double(spread_share), two);
         if (threadIdx.x == 0) {
-            end.rows.at[row_of_block() * 2] = first;
-            end.rows.at[row_of_block() * 2 + 1] = second;
+            partials[row_of_block() * 2] = first;
+            partials[row_of_block() * 2 + 1] = second;
         }
-        end_norm(end, row_of_block(), 1, statistics, weight, eps, two);
     } else if (SUMS) {
-        end_sums(sums, end, c, statistics, weight, eps, scratch);
+        add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
     }
     if (COMBINE == BOOST) add_up<1>(shared, c / VEC, scratch, shares + row_of_block() * c, c);
 }

@@ -15,12 +15,11 @@ from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain.layers.norm import (
-    NO_NORM,
-    NO_STATISTICS,
     Normalisation,
-    NormEnd,
     Running,
-    StatisticsEnd,
+    norm_gradients,
+    partial_sums,
+    statistics_from,
 )
 from ascseg_cli.kernels.chain.layers.pixels import (
     ACTIVATIONS,
@@ -177,15 +176,16 @@ def _forward(work: _Work, norm: Normalisation | None) -> tuple[Tensor, Tensor | 
     batch = settings.batch
     measured = work.nothing_to_do and norm is None  # only statistics are wanted
     y = x.view_as(x) if measured else fresh(x, work.b, work.c, work.h, work.w)
-    end, pivot = None, None
-    if batch:
-        pivot = x.new_empty(work.c)
-        end = StatisticsEnd.of(x, launch.rows, work.c, work.b * launch.pixels, pivot, settings.running)
+    partials = partial_sums(x, launch.rows, work.c) if batch else None
+    pivot = x.new_empty(work.c) if batch else None
     constants = settings.constants(launch.vec, work.spread, work.plus is not None, backward=False, sums=False)
     run = kernel(_SOURCE, "applied_forward", **constants)
-    tail = (None if measured else y, work.c, launch.pixels, end.argument if end else NO_STATISTICS, pivot)
+    tail = (None if measured else y, work.c, launch.pixels, partials, pivot)
     run(launch.grid, launch.threads, *work.images, *norm_arguments(norm), *tail, shared=launch.scratch)
-    return y, end.result if end else None
+    if partials is None:
+        return y, None
+    count = work.b * work.h * work.w
+    return y, statistics_from(partials[: launch.rows], count, pivot, settings.running if count else None)
 
 
 class _Backward:
@@ -206,14 +206,15 @@ class _Backward:
             assert self.dy is not None
             return self.dy.tensor, None, None, None, None, self.dy.tensor
         dx, dother, dresult = self._room()
-        launch = self.work.launch(self.dy)
-        end, shares = self._sums(launch)
-        self._run(launch, (result, dstatistics), (dx, dother, dresult), end, shares)
+        launch, norm = self.work.launch(self.dy), self.norm
+        partials, shares = self._sums(launch)
+        self._run(launch, (result, dstatistics), (dx, dother, dresult), (partials, shares))
         if shares is not None and self.wanted[4]:
             dother = finished(shares, self.work.b, launch.grid[0])[:, :, None, None]
         of_norm: _Gradients = (None, None, None)
-        if end is not None:
-            of_norm = tuple(d if wanted else None for d, wanted in zip(end.gradients, self.wanted[1:4]))
+        if partials is not None and norm is not None:
+            found = norm_gradients(partials[: launch.rows], norm)
+            of_norm = tuple(d if wanted else None for d, wanted in zip(found, self.wanted[1:4]))
         if self.passes and self.dy is not None:
             dresult = self.dy.tensor
         return dresult if self.same else dx, *of_norm, dother, dresult if self.wanted[5] else None
@@ -228,28 +229,22 @@ class _Backward:
             fresh(x, *whole) if result else None,
         )
 
-    def _sums(self, launch: Launch) -> tuple[NormEnd | None, Tensor | None]:
+    def _sums(self, launch: Launch) -> tuple[Tensor | None, Tensor | None]:
         """For what blocks add up for the norm and for boost's other operand."""
         x, boost = self.work.x.tensor, self.work.settings.combine == "boost"
-        end = NormEnd.of(x, launch.rows, x.shape[1]) if any(self.wanted[1:4]) else None
-        return end, x.new_empty(launch.rows, launch.c, dtype=torch.float64) if boost else None
+        partials = partial_sums(x, launch.rows, x.shape[1]) if any(self.wanted[1:4]) else None
+        return partials, x.new_empty(launch.rows, launch.c, dtype=torch.float64) if boost else None
 
     def _run(
-        self,
-        launch: Launch,
-        statistics: _Gradients,
-        written: tuple[Tensor | None, ...],
-        end: NormEnd | None,
-        shares: Tensor | None,
+        self, launch: Launch, statistics: _Gradients, written: tuple[Tensor | None, ...], sums: _Gradients
     ) -> None:
         work, settings = self.work, self.work.settings
         needs_plus = work.plus is not None and not self.passes
-        constants = settings.constants(launch.vec, work.spread, needs_plus, True, end is not None)
+        constants = settings.constants(launch.vec, work.spread, needs_plus, True, sums[0] is not None)
         result, dstatistics = statistics
         dstatistics = None if dstatistics is None else dstatistics.contiguous()
         run = kernel(_SOURCE, "applied_backward", **constants)
         images = (*_arguments(self.dy), *work.images, *norm_arguments(self.norm))
         count = float(max(work.b * launch.pixels, 1))
-        sums = (end.argument if end else NO_NORM, shares)
         tail = (result, dstatistics, count, *written, launch.c, launch.pixels, *sums)
         run(launch.grid, launch.threads, *images, *tail, shared=launch.scratch)

@@ -52,11 +52,11 @@ template <int COUNT, int QUADS, typename T> DEVICE void sum_quads(const float (&
 }
 
 #if !BACKWARD
-// x (pixels, CI) with `pitch`; weight (CO, CI); y (pixels, CO); end: rows of Σ (y − bias) and its square, one a block
+// x (pixels, CI) with `pitch`; weight (CO, CI); y (pixels, CO); partials (blocks, 2, CO): Σ (y − bias) and its square
 KERNEL __launch_bounds__(256, RESIDENT > 2 ? RESIDENT - 1 : 1) pointwise_forward(
     const float* __restrict__ x, int pitch, const float* statistics, const float* norm_weight, const float* norm_bias,
     float eps, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y,
-    StatisticsEnd end, int pixels
+    double* partials, int pixels
 ) {
     SHARED(float, memory);
     float* const table = memory;                       // (3, CI)
@@ -121,20 +121,19 @@ KERNEL __launch_bounds__(256, RESIDENT > 2 ? RESIDENT - 1 : 1) pointwise_forward
             const int channel = e % CO;
             double all = 0.0;
             for (int t = channel / 4; t < blockDim.x; t += OUT_QUADS) all += doubles[t * 9 + e / CO * 4 + channel % 4];
-            end.rows.at[size_t(blockIdx.x) * 2 * CO + e] = all;
+            partials[size_t(blockIdx.x) * 2 * CO + e] = all;
         }
-        end_statistics(end, blockIdx.x, CO, doubles);
     }
 }
 #else
 // dy (pixels, CO) with `pitch`; z (pixels, CO), out_statistics, dstatistics (2, CO) if BATCH; x (pixels, CI) with x_pitch
-// dx (pixels, CI) or null; end: rows of Σ g, Σ g · (x − mean), one a block
+// dx (pixels, CI) or null; partials (blocks, 2, CI): Σ g, Σ g · (x − mean)
 // slabs (blocks, CO · CI + CO if BIASED): shares of the gradients of weight and bias
 KERNEL __launch_bounds__(128, RESIDENT) pointwise_backward(
     const float* __restrict__ dy, int pitch, const float* __restrict__ z, const float* out_statistics,
     const float* dstatistics, float count, const float* __restrict__ weight, const float* __restrict__ x, int x_pitch,
     const float* statistics, const float* norm_weight, const float* norm_bias, float eps, float* __restrict__ dx,
-    NormEnd end, float* slabs, int pixels
+    double* partials, float* slabs, int pixels
 ) {
     SHARED(float, memory);
     float* const table = memory;                       // (3, CI): the norm
@@ -217,7 +216,7 @@ KERNEL __launch_bounds__(128, RESIDENT) pointwise_backward(
         sum_quads<8, IN_QUADS>(sums, scratch, found);
         __syncthreads();
         for (int e = threadIdx.x; e < 2 * CI; e += blockDim.x)
-            end.rows.at[size_t(blockIdx.x) * 2 * CI + e] = found[e % CI / 4 * 8 + e / CI * 4 + e % 4];
+            partials[size_t(blockIdx.x) * 2 * CI + e] = found[e % CI / 4 * 8 + e / CI * 4 + e % 4];
     }
     if constexpr (BIASED) {
         __syncthreads();
@@ -231,7 +230,5 @@ KERNEL __launch_bounds__(128, RESIDENT) pointwise_backward(
             if (threadIdx.x == 0) slabs[CO * CI + o] = float(all);
         }
     }
-    if constexpr (SUMMED)
-        end_norm(end, blockIdx.x, CI, statistics, norm_weight, eps, reinterpret_cast<double*>(memory));
 }
 #endif

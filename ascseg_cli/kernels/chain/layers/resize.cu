@@ -98,7 +98,7 @@ DEVICE Numbers result_at(const Source& in, int r, int s, Choices& chosen) {
 KERNEL resize_forward(
     const float* __restrict__ x, int pitch, const float* statistics, const float* weight, const float* bias, float eps,
     float* __restrict__ y, unsigned char* __restrict__ choices, int c, int h, int w, int rows, int columns,
-    StatisticsEnd end, float* pivot
+    double* partials, float* pivot
 ) {
     SHARED(float, scratch);
     const Place at = place_of(c);
@@ -116,7 +116,7 @@ KERNEL resize_forward(
             *reinterpret_cast<Choices*>(choices + first + size_t(i) * c) = chosen;
         if (BATCH) add_about(middle, r, sums);
     }
-    if (BATCH) end_sums(sums, end, c, scratch);
+    if (BATCH) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
 }
 #else
 // One image of the result's gradient, (rows, columns), with what its statistics add.
@@ -204,12 +204,12 @@ DEVICE void halved_gradient(const Gradient& of, const Source& in, int r, int s, 
     }
 }
 
-// As for resize_forward; end: rows of sums for the norm
+// As for resize_forward; partials (blocks, 2, c) are for the norm
 KERNEL resize_backward(
     const float* __restrict__ dy, int dy_pitch, const float* __restrict__ y, const float* y_statistics,
     const float* dstatistics, float count, const unsigned char* __restrict__ choices, const float* __restrict__ x, int pitch, const float* statistics,
     const float* weight, const float* bias, float eps, float* __restrict__ dx, int c, int h, int w, int rows,
-    int columns, NormEnd end
+    int columns, double* partials
 ) {
     SHARED(float, scratch);
     const Place at = place_of(c);
@@ -243,6 +243,6 @@ KERNEL resize_backward(
             if (dx) store(dx + size_t(i) * c, found);
         }
     }
-    if (SUMS) end_sums(sums, end, c, statistics, weight, eps, scratch);
+    if (SUMS) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
 }
 #endif

@@ -23,12 +23,11 @@ from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain.layers.norm import (
-    NO_NORM,
-    NO_STATISTICS,
     Normalisation,
-    NormEnd,
     Running,
-    StatisticsEnd,
+    norm_gradients,
+    partial_sums,
+    statistics_from,
 )
 from ascseg_cli.kernels.chain.layers.pixels import (
     ACTIVATIONS,
@@ -155,15 +154,15 @@ def _forward(settings: _Settings, image: Pixels, norm: Normalisation | None, cho
     rows, columns = settings.size(h, w)
     launch = Launch(b, rows * columns, c, width(image))
     y = fresh(x, b, c, rows, columns)
-    end, pivot = None, None
-    if batch:
-        pivot = x.new_empty(c)
-        end = StatisticsEnd.of(x, launch.rows, c, b * launch.pixels, pivot, settings.running)
+    partials = partial_sums(x, launch.rows, c) if batch else None
+    pivot = x.new_empty(c) if batch else None
     run = kernel(_SOURCE, "resize_forward", **settings.constants(launch.vec, backward=False, sums=False))
-    given = (x, image.pitch, *norm_arguments(norm), y, choices, c, h, w, rows, columns)
-    tail = (end.argument if end else NO_STATISTICS, pivot)
-    run(launch.grid, launch.threads, *given, *tail, shared=launch.scratch)
-    return y, end.result if end else None
+    given = (x, image.pitch, *norm_arguments(norm), y, choices, c, h, w, rows, columns, partials, pivot)
+    run(launch.grid, launch.threads, *given, shared=launch.scratch)
+    if partials is None:
+        return y, None
+    count = b * launch.pixels
+    return y, statistics_from(partials[: launch.rows], count, pivot, settings.running if count else None)
 
 
 def _backward(
@@ -181,12 +180,12 @@ def _backward(
     rows, columns = settings.size(h, w)
     launch = Launch(b, settings.gathered(h, w), c, width(image, dy))
     dx = fresh(x, b, c, h, w) if wanted[0] else None
-    end = NormEnd.of(x, launch.rows, c) if any(wanted[1:]) else None
-    run = kernel(_SOURCE, "resize_backward", **settings.constants(launch.vec, True, end is not None))
+    partials = partial_sums(x, launch.rows, c) if any(wanted[1:]) else None
+    run = kernel(_SOURCE, "resize_backward", **settings.constants(launch.vec, True, partials is not None))
     of = (dy.tensor, dy.pitch) if dy else (None, 0)
     given = (*of, *result, float(max(b * rows * columns, 1)), choices, x, image.pitch, *norm_arguments(norm))
-    tail = (dx, c, h, w, rows, columns, end.argument if end else NO_NORM)
-    run(launch.grid, launch.threads, *given, *tail, shared=launch.scratch)
-    if end is None:
+    run(launch.grid, launch.threads, *given, dx, c, h, w, rows, columns, partials, shared=launch.scratch)
+    if partials is None or norm is None:
         return dx, None, None, None
-    return dx, *(d if want else None for d, want in zip(end.gradients, wanted[1:]))
+    found = norm_gradients(partials[: launch.rows], norm)
+    return dx, *(d if want else None for d, want in zip(found, wanted[1:]))

@@ -156,7 +156,8 @@ template <int V> DEVICE void copy(float* to, const float* from) {
 DEVICE unsigned waiting(unsigned n) { return n + n / (PX * BLOCK_OUT) * 4; }
 
 // The results of the threads of split 0 to an image (h, w, OUT). Every thread must come here. By way of shared memory
-// a warp writes whole lines: from threads that own several pixels it would write half sectors, at a third of the speed.
+// a warp writes whole lines. From threads that own several pixels it wrote half sectors: 4 to 8 channels of 8 · 512² px
+// took an H100 196 µs instead of 83.
 DEVICE void store_tile(const float (&v)[PX][OWN], float* to, const Memory& memory, const Place& me, int h, int w) {
     float* const tile = reinterpret_cast<float*>(memory.tile);
     __syncthreads();

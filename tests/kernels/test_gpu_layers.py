@@ -102,6 +102,46 @@ def test_parts_side_by_side(device: str) -> None:
     torch.testing.assert_close(x.grad.double(), doubled.grad, rtol=1e-4, atol=1e-4)
 
 
+def _depthwise_path(c: int, k: int) -> list[nn.Module]:
+    first = nn.Conv2d(c, c, k, padding=k // 2, groups=c)
+    return [first, nn.BatchNorm2d(c), nn.GELU(), nn.Conv2d(c, c, 1), nn.BatchNorm2d(c)]
+
+
+def _in_turn(operator, paths: list[list[nn.Module]], x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The result and the gradients of x and of all weights, of paths one after another behind a norm."""
+    enter, *rest = ([copy.deepcopy(step).to(x.device, dtype) for step in steps] for steps in paths)
+    leaf = x.detach().to(dtype).requires_grad_()
+    y = operator(leaf, Chain(*enter), [Chain(*steps) for steps in rest])
+    (y * y.detach().sin()).sum().backward()
+    weights = [p for steps in (enter, *rest) for step in steps for p in step.parameters() if p.dim() > 1]
+    weights += [p for step in enter for p in step.parameters()]
+    found = {"y": y.detach(), "x": leaf.grad} | {str(i): p.grad for i, p in enumerate(weights)}
+    return {key: t.cpu() for key, t in found.items()}
+
+
+def _one_by_one(x: Tensor, enter: Chain, chains: list[Chain]) -> Tensor:
+    q, result = reference.chain(x, enter), None
+    for steps in chains:
+        result = reference.chain(q, steps, result)
+    assert result is not None
+    return result
+
+
+def test_gradients_of_paths_in_turn(device: str) -> None:
+    torch.manual_seed(2)
+    c = 8
+    paths = [[nn.BatchNorm2d(c)], _depthwise_path(c, 7), [*_depthwise_path(c, 5), Add()]]
+    paths.append([*_depthwise_path(c, 3), Add(), nn.BatchNorm2d(c)])
+    draws: list[list[dict[str, Tensor]]] = [[], [], []]
+    for b, h, w in SIZES:
+        x = torch.randn(b, h, w, c).permute(0, 3, 1, 2)
+        draws[0].append(_in_turn(layers.in_turn, paths, x.to(device), torch.float32))
+        for kept, dtype in zip(draws[1:], (torch.float32, torch.float64)):
+            kept.append(_in_turn(_one_by_one, paths, x, dtype))
+    for key in draws[2][0]:
+        assert_as_exact(*([draw[key] for draw in kept] for kept in draws), 2.0, key)
+
+
 def test_what_layers_cannot_hold_is_named() -> None:
     x = torch.zeros(1, 4, 8, 8)
     with pytest.raises(ShapeError, match=r"Conv2d.* can't be a step"):

@@ -41,16 +41,11 @@ KERNEL __launch_bounds__(THREADS, resident(THREADS, K > 3 || DILATION > 1 ? 16 :
             }
         store_sums(sums, partials, memory, me);
     }
-    if (me.split > 0) return;
-    float added[OWN];
 #pragma unroll
-    for (int o = 0; o < OWN; o++) added[o] = bias && me.channel + o < OUT ? bias[me.channel + o] : 0.0f;
-    float* to = y + size_t(me.image) * h * w * OUT + (me.y * w + me.x) * OUT + me.channel;
+    for (int o = 0; o < OWN; o++) {
+        const float added = bias && me.channel + o < OUT ? bias[me.channel + o] : 0.0f;
 #pragma unroll
-    for (int p = 0; p < PX; p++) {
-        float v[OWN];
-#pragma unroll
-        for (int o = 0; o < OWN; o++) v[o] = sum[p][o] + added[o];
-        if (p < pixels) store_own(to + p * DILATION * OUT, v, me.channel);
+        for (int p = 0; p < PX; p++) sum[p][o] += added;
     }
+    store_tile(sum, y + size_t(me.image) * h * w * OUT, memory, me, h, w);
 }

@@ -47,10 +47,13 @@ KERNEL __launch_bounds__(THREADS, resident(THREADS, 16)) dense_input_gradient(
                     }
                 }
             }
-            store_own(dx + image * OUT + (at + p * DILATION) * OUT + me.channel, sum[p], me.channel);
         }
 #pragma unroll
         for (int o = 0; o < OWN; o++) sums[o] = first[o], sums[SUMS / 2 + o] = second[o];
     }
-    if constexpr (SUMMED) store_sums(sums, partials, memory, me);
+    store_tile(sum, dx + image * OUT, memory, me, h, w);
+    if constexpr (SUMMED) {
+        __syncthreads();
+        store_sums(sums, partials, memory, me);
+    }
 }

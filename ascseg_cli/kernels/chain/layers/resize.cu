@@ -54,47 +54,66 @@ DEVICE Numbers halved_at(const Source& in, int r, int s) {
     return most;
 }
 
-DEVICE Numbers pooled_at(const Source& in, int r, int s) {
-    Numbers result = all(OPERATION == POOLED_MAX ? lowest() : 0.0f), middle = all(0.0f);
+DEVICE Numbers mean_at(const Source& in, int r, int s) {
+    Numbers total = all(0.0f), middle = all(0.0f);
     for (int k = 0; k < 9; k++) {
         const int row = r + k / 3 - 1, column = s + k % 3 - 1;
         if (!in.has(row, column)) continue;
         const Numbers v = in.at(row, column);
         if (k == 4) middle = v;
-        result = each([&](int j) {
-            return OPERATION == POOLED_MAX ? larger(result.at[j], v.at[j]) : result.at[j] + v.at[j];
-        });
+        total = each([&](int j) { return total.at[j] + v.at[j]; });
     }
-    if (OPERATION == POOLED_MAX) return result;
     return each([&](int j) {
-        const float mean = result.at[j] / 9.0f;
+        const float mean = total.at[j] / 9.0f;
         return OPERATION == HIGH_PASSED ? middle.at[j] - mean : mean;
     });
 }
 
-DEVICE Numbers result_at(const Source& in, int r, int s) {
+// Which of its nine pixels is a window's largest, for each channel.
+struct alignas(VEC) Choices { unsigned char at[VEC]; };
+
+// The largest of nine: the first of them, or the last NaN.
+DEVICE Numbers largest_at(const Source& in, int r, int s, Choices& chosen) {
+    Numbers most = all(lowest());
+    for (int j = 0; j < VEC; j++) chosen.at[j] = (r > 0 ? 0 : 3) + (s > 0 ? 0 : 1);
+    for (int k = 0; k < 9; k++) {
+        const int row = r + k / 3 - 1, column = s + k % 3 - 1;
+        if (!in.has(row, column)) continue;
+        const Numbers v = in.at(row, column);
+        for (int j = 0; j < VEC; j++)
+            if (v.at[j] > most.at[j] || v.at[j] != v.at[j]) most.at[j] = v.at[j], chosen.at[j] = k;
+    }
+    return most;
+}
+
+DEVICE Numbers result_at(const Source& in, int r, int s, Choices& chosen) {
     if (OPERATION == DOUBLED) return doubled_at(in, r, s);
     if (OPERATION == HALVED) return halved_at(in, r, s);
-    return pooled_at(in, r, s);
+    if (OPERATION == POOLED_MAX) return largest_at(in, r, s, chosen);
+    return mean_at(in, r, s);
 }
 
 #if !BACKWARD
-// x (b, h, w, c), y (b, rows, columns, c)
+// x (b, h, w, c), y (b, rows, columns, c), choices as y or null
 KERNEL resize_forward(
     const float* __restrict__ x, int pitch, const float* statistics, const float* weight, const float* bias, float eps,
-    float* __restrict__ y, int c, int h, int w, int rows, int columns, double* partials, float* pivot
+    float* __restrict__ y, unsigned char* __restrict__ choices, int c, int h, int w, int rows, int columns,
+    double* partials, float* pivot
 ) {
     SHARED(float, scratch);
     const Place at = place_of(c);
     Source in = {x + at.channel, pitch, h, w, norms_of(statistics, weight, bias, eps, c, at.channel)};
-    const Numbers middle = BATCH ? result_at(in, 0, 0) : all(0.0f);
+    Choices chosen;
+    const Numbers middle = BATCH ? result_at(in, 0, 0, chosen) : all(0.0f);
     if (BATCH && is_first(at)) store(pivot + at.channel, middle);
     in.x += size_t(blockIdx.z) * h * w * pitch;
-    y += size_t(blockIdx.z) * rows * columns * c + at.channel;
+    const size_t first = size_t(blockIdx.z) * rows * columns * c + at.channel;
     float sums[2][VEC] = {};
     for (int i = at.begin + at.group; i < (at.idle ? 0 : rows * columns); i += at.step) {
-        const Numbers r = result_at(in, i / columns, i % columns);
-        store(y + size_t(i) * c, r);
+        const Numbers r = result_at(in, i / columns, i % columns, chosen);
+        store(y + first + size_t(i) * c, r);
+        if (OPERATION == POOLED_MAX && choices)
+            *reinterpret_cast<Choices*>(choices + first + size_t(i) * c) = chosen;
         if (BATCH) add_about(middle, r, sums);
     }
     if (BATCH) add_up<2>(sums, c / VEC, scratch, partials + row_of_block() * 2 * c, c);
@@ -151,34 +170,17 @@ DEVICE Numbers mean_gradient(const Gradient& of, int row, int column) {
     });
 }
 
-// Bits of the 5 × 5 neighbours that lie in the window about neighbour (r, s), 1 to 3 each.
-DEVICE constexpr unsigned window(int r, int s) { return (7u | 7u << 5 | 7u << 10) << ((r - 1) * 5 + s - 1); }
-
-// A window's gradient goes to its first maximum, or its last NaN: to this pixel where no neighbour in it is better.
-DEVICE Numbers max_gradient(const Gradient& of, const Source& in, int row, int column) {
-    const Numbers mine = in.at(row, column);
-    unsigned better[VEC] = {};
-#pragma unroll 1
-    for (int r = 0; r < 5; r++) {
-#pragma unroll
-        for (int s = 0; s < 5; s++) {
-            const int k = r * 5 + s;
-            if (k == 12 || !in.has(row + r - 2, column + s - 2)) continue;
-            const Numbers v = in.at(row + r - 2, column + s - 2);
-            for (int j = 0; j < VEC; j++) {
-                const float a = v.at[j], b = mine.at[j];
-                const bool beats = a > b || (k < 12 ? a == b || (a != a && b == b) : a != a);
-                better[j] |= unsigned(beats) << k;
-            }
-        }
-    }
+// A window's gradient goes to the pixel it has chosen; `choices` are those of the image's windows, pitch c.
+DEVICE Numbers max_gradient(const Gradient& of, const unsigned char* choices, int row, int column) {
     Numbers total = all(0.0f);
+#pragma unroll
     for (int k = 0; k < 9; k++) {
-        const int r = k / 3, s = k % 3;
-        if (!of.has(row + r - 1, column + s - 1)) continue;
-        const Numbers g = of.at(row + r - 1, column + s - 1);
+        const int r = row + k / 3 - 1, s = column + k % 3 - 1;
+        if (!of.has(r, s)) continue;
+        const Numbers g = of.at(r, s);
+        const Choices chosen = *reinterpret_cast<const Choices*>(choices + (size_t(r) * of.columns + s) * of.c);
         for (int j = 0; j < VEC; j++)
-            if (!(better[j] & window(r + 1, s + 1))) total.at[j] += g.at[j];
+            if (chosen.at[j] == 8 - k) total.at[j] += g.at[j];
     }
     return total;
 }
@@ -205,7 +207,7 @@ DEVICE void halved_gradient(const Gradient& of, const Source& in, int r, int s, 
 // As for resize_forward; partials (blocks, 2, c) are for the norm
 KERNEL resize_backward(
     const float* __restrict__ dy, int dy_pitch, const float* __restrict__ y, const float* y_statistics,
-    const float* dstatistics, float count, const float* __restrict__ x, int pitch, const float* statistics,
+    const float* dstatistics, float count, const unsigned char* __restrict__ choices, const float* __restrict__ x, int pitch, const float* statistics,
     const float* weight, const float* bias, float eps, float* __restrict__ dx, int c, int h, int w, int rows,
     int columns, double* partials
 ) {
@@ -217,6 +219,7 @@ KERNEL resize_backward(
     const Gradient of = {dy ? dy + image * rows * columns * dy_pitch + at.channel : nullptr,
                          BATCH ? y + image * rows * columns * c + at.channel : nullptr, dy_pitch, c, rows, columns,
                          from_all_statistics(y_statistics, dstatistics, c, at.channel, count)};
+    if (choices) choices += image * rows * columns * c + at.channel;
     if (dx) dx += image * h * w * c + at.channel;
     float sums[2][VEC] = {};
     const int across = OPERATION == HALVED ? ceil_div(w, 2) : w, down = OPERATION == HALVED ? ceil_div(h, 2) : h;
@@ -233,7 +236,7 @@ KERNEL resize_backward(
             }
         } else {
             const Numbers d = OPERATION == DOUBLED    ? doubled_gradient(of, in, row, column)
-                            : OPERATION == POOLED_MAX ? max_gradient(of, in, row, column)
+                            : OPERATION == POOLED_MAX ? max_gradient(of, choices, row, column)
                                                       : mean_gradient(of, row, column);
             const Numbers z = LOADS ? in.raw(row, column) : all(0.0f);
             const Numbers found = through_norm<ACTIVATION>(d, z, in.n, sums);

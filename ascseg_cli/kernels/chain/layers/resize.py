@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, autograd
 from torch.autograd.function import once_differentiable
 
@@ -124,11 +125,14 @@ class _Resized(autograd.Function):
         bias: Tensor | None,
     ) -> _Result:
         image, norm = Pixels.of(x), norm_of(statistics, weight, bias, settings.eps)
-        y, result = _forward(settings, image, norm)
+        wanted = settings.operation == "pooled_max" and any(ctx.needs_input_grad)
+        b, c, h, w = x.shape
+        choices = x.new_empty(b, h, w, c, dtype=torch.uint8) if wanted else None
+        y, result = _forward(settings, image, norm, choices)
         ctx.set_materialize_grads(False)
         ctx.settings = replace(settings, running=None)
         kept = (y, result) if settings.batch else (None, None)
-        ctx.save_for_backward(image.tensor, *norm_parts(norm)[:3], *kept)
+        ctx.save_for_backward(image.tensor, *norm_parts(norm)[:3], *kept, choices)
         return y, result
 
     @staticmethod
@@ -136,14 +140,15 @@ class _Resized(autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, dstatistics: Tensor | None) -> _Gradients:
         if dy is None and dstatistics is None:
             return (None,) * 5
-        x, statistics, weight, bias, *kept = ctx.saved_tensors
+        x, statistics, weight, bias, *kept, choices = ctx.saved_tensors
         settings = replace(ctx.settings, batch=dstatistics is not None)
         norm, of = norm_of(statistics, weight, bias, settings.eps), None if dy is None else Pixels.of(dy)
         given = (*kept, None if dstatistics is None else dstatistics.contiguous())
-        return None, *_backward(settings, Pixels.of(x), norm, of, given, ctx.needs_input_grad[1:])
+        return None, *_backward(settings, Pixels.of(x), norm, of, given, choices, ctx.needs_input_grad[1:])
 
 
-def _forward(settings: _Settings, image: Pixels, norm: Normalisation | None) -> _Result:
+def _forward(settings: _Settings, image: Pixels, norm: Normalisation | None, choices: Tensor | None) -> _Result:
+    """The result and its statistics; choices (b, h, w, c) get what each window of `pooled_max` chose."""
     x, batch = image.tensor, settings.batch
     b, c, h, w = x.shape
     rows, columns = settings.size(h, w)
@@ -152,7 +157,7 @@ def _forward(settings: _Settings, image: Pixels, norm: Normalisation | None) -> 
     partials = partial_sums(x, launch.rows, c) if batch else None
     pivot = x.new_empty(c) if batch else None
     run = kernel(_SOURCE, "resize_forward", **settings.constants(launch.vec, backward=False, sums=False))
-    given = (x, image.pitch, *norm_arguments(norm), y, c, h, w, rows, columns, partials, pivot)
+    given = (x, image.pitch, *norm_arguments(norm), y, choices, c, h, w, rows, columns, partials, pivot)
     run(launch.grid, launch.threads, *given, shared=launch.scratch)
     if partials is None:
         return y, None
@@ -166,6 +171,7 @@ def _backward(
     norm: Normalisation | None,
     dy: Pixels | None,
     result: _Gradients,
+    choices: Tensor | None,
     wanted: tuple[bool, ...],
 ) -> _Gradients:
     """Gradients of x, statistics, weight and bias; result: y, its statistics and their gradient."""
@@ -177,7 +183,7 @@ def _backward(
     partials = partial_sums(x, launch.rows, c) if any(wanted[1:]) else None
     run = kernel(_SOURCE, "resize_backward", **settings.constants(launch.vec, True, partials is not None))
     of = (dy.tensor, dy.pitch) if dy else (None, 0)
-    given = (*of, *result, float(max(b * rows * columns, 1)), x, image.pitch, *norm_arguments(norm))
+    given = (*of, *result, float(max(b * rows * columns, 1)), choices, x, image.pitch, *norm_arguments(norm))
     run(launch.grid, launch.threads, *given, dx, c, h, w, rows, columns, partials, shared=launch.scratch)
     if partials is None or norm is None:
         return dx, None, None, None

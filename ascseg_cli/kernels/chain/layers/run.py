@@ -104,7 +104,9 @@ def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
             result = _applied(_continued(q, steps, result)).stored
         assert result is not None
         return result
-    values = [_continued(q, list(steps)[:end], None) for steps, end in zip(chains, ends)]
+    copies = fanned(q.stored, len(chains)) if len(chains) <= MOST else (q.stored,) * len(chains)
+    begun = [replace(q, stored=copy) for copy in copies]
+    values = [_continued(path, list(steps)[:end], None) for path, steps, end in zip(begun, chains, ends)]
     rest = [] if ends[-1] is None else list(chains[-1])[ends[-1] + 1 :]
     batch, running = _wants_batch(rest[0] if rest else None)
     total = sum_of_norms([(v.stored, v.norm, v.activation) for v in values], batch, running)

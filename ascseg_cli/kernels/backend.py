@@ -1,7 +1,7 @@
 """Which implementation of each operator runs, and why: chosen in one place, said once.
 
 `reference`  plain torch: any device, any dtype
-`cpu`        compiled by numba: float32 on the CPU
+`cpu`        compiled by LLVM from numba's code: float32 on the CPU
 `gpu`        CUDA C++: float32, and bfloat16 without gradients, on compute capability 8.0 and newer
 `mamba_ssm`  the scan of the mamba_ssm package (extra `cuda`), everything else as `gpu` or `reference`
 
@@ -63,6 +63,10 @@ def _reference() -> Availability:
 
 
 def _cpu() -> Availability:
+    from ascseg_cli.kernels import machine_code
+
+    if machine_code.usable():
+        return Availability(True)
     try:
         import numba  # noqa: F401
     except Exception as error:  # a broken llvmlite raises OSError, a wrong numpy ImportError

@@ -17,12 +17,12 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model
 
+from ascseg_cli.kernels.blocks import WIDTH
+
 intrinsic: Any = numba.extending.intrinsic  # whose annotations count the typing context as an argument
 # a part of a kernel: without the ways in from Python and C, which take longest to compile
 _jit: Any = numba.njit
 part = _jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
-
-WIDTH = 16  # float32 in a Lanes value, unless its name says 8
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 

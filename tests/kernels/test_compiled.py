@@ -8,24 +8,28 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cases import ScanCase
 
-from ascseg_cli.kernels import backend, compiled
+from ascseg_cli.kernels import backend, compiled, machine_code
 from ascseg_cli.kernels.selective_scan import selective_scan
 
 USE = """
-import numba, torch
-from ascseg_cli.kernels import backend, compiled
-from ascseg_cli.kernels.deform_depthwise import cpu_kernels, deform_depthwise
+import sys, torch
+from ascseg_cli.kernels import backend, compiled, machine_code
+from ascseg_cli.kernels.deform_depthwise import deform_depthwise
+made = []
+make = machine_code._Processor._made
+machine_code._Processor._made = lambda self, packed: made.append(1) or make(self, packed)
 with backend.using("cpu"):
     y = deform_depthwise(torch.ones(1, 1, 3, 3), torch.zeros(1, 18, 3, 3), torch.ones(1, 1, 3, 3))
 assert y[0, 0].tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]], y
-stats = cpu_kernels.deform.stats
-hits, misses = (sum(counts.values()) for counts in (stats.cache_hits, stats.cache_misses))
-print(compiled.cache_folder(), hits, misses, repr(numba.config.CACHE_DIR), sep="|")
+print(compiled.cache_folder(), len(made), "numba" in sys.modules, sep="|")
 """
+
+WITH_NUMBA = "from ascseg_cli.kernels import machine_code; machine_code.fits = lambda: False\n" + USE
 
 
 def run(script: str, **environment: str) -> str:
@@ -40,17 +44,48 @@ def run(script: str, **environment: str) -> str:
 
 def test_a_second_process_does_not_compile(tmp_path):
     first, second = (run(USE, ASCSEG_HOME=str(tmp_path)).split("|") for _ in range(2))
-    assert first[1:] == ["0", "1", "''"]  # and numba's own setting is as it was
-    assert second[1:] == ["1", "0", "''"]
+    assert first[1:] == ["1", "False"]
+    assert second[1:] == ["0", "False"]
     assert Path(first[0]).parent == tmp_path / "numba"
+    assert [path.suffix for path in Path(first[0]).iterdir()] == [".o"]
+
+
+def test_spoilt_machine_code_is_made_again(tmp_path):
+    run(USE, ASCSEG_HOME=str(tmp_path))
+    (kept,) = tmp_path.rglob("*.o")
+    whole = kept.read_bytes()
+    for spoilt in (b"", whole[:1000], whole[:-1] + bytes([whole[-1] ^ 1])):
+        kept.write_bytes(spoilt)
+        assert run(USE, ASCSEG_HOME=str(tmp_path)).split("|")[1] == "1"
+        assert kept.read_bytes() == whole
 
 
 def test_without_a_writable_folder_it_runs_uncached(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    folder, hits, *_ = run(USE, NUMBA_CACHE_DIR=str(file / "folder")).split("|")
-    assert (folder, hits) == ("None", "0")
+    folder, made, _ = run(USE, NUMBA_CACHE_DIR=str(file / "folder")).split("|")
+    assert (folder, made) == ("None", "1")
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_code_of_other_sources_is_left_to_numba(tmp_path):
+    first, second = (run(WITH_NUMBA, ASCSEG_HOME=str(tmp_path)).split("|") for _ in range(2))
+    assert first[1:] == second[1:] == ["0", "True"]
+    assert len(list(tmp_path.rglob("cpu_kernels.deform-*.nbc"))) == 1
+
+
+def test_the_llvm_code_is_of_the_present_sources():
+    assert machine_code.fits(), "run: python -m ascseg_cli.kernels.llvm_code"
+    names = {path.name.removesuffix(".ll.xz") for path in machine_code.FOLDER.glob("*.xz")}
+    assert len(names) == 8
+    for name in names:
+        assert machine_code.entry(name, None) is not None
+
+
+def test_words_are_laid_out_as_the_code_reads_them():
+    numbers = np.arange(5, dtype=np.float32)
+    place = numbers.ctypes.data
+    assert list(machine_code.words(1, numbers, (7, 8), True)) == [1, 0, 0, 5, 4, place, 5, 4, 7, 8, 1]
 
 
 def test_a_cache_that_fills_up_is_no_error():

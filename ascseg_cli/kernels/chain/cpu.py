@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels.blocks import ROWS
 from ascseg_cli.kernels.chain import Chain
 from ascseg_cli.kernels.chain.codes import DOUBLE, HALVE
-from ascseg_cli.kernels.chain.cpu_kernels import ROWS, run
 from ascseg_cli.kernels.chain.cpu_plan import Pass, passes
-from ascseg_cli.kernels.compiled import flat, launch
+from ascseg_cli.kernels.compiled import Kernel, flat, launch
+
+run = Kernel("chain.cpu_kernels", "run")
 
 
 def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:

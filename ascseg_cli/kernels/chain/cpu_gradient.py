@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ascseg_cli.kernels.blocks import ROWS
 from ascseg_cli.kernels.chain import reference
 from ascseg_cli.kernels.chain.cpu import run_passes
-from ascseg_cli.kernels.chain.cpu_kernels import ROWS
-from ascseg_cli.kernels.chain.cpu_kernels_backward import by_weight
 from ascseg_cli.kernels.chain.cpu_plan import convolution
-from ascseg_cli.kernels.compiled import flat, launch
+from ascseg_cli.kernels.compiled import Kernel, flat, launch
+
+by_weight = Kernel("chain.cpu_kernels_backward", "by_weight")
 
 _STRIPS = 8  # shares of an image whose sums are kept apart: whatever the threads, one order of adding
 

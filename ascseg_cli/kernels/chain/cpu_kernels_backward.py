@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.blocks import ROWS, WIDTH
 from ascseg_cli.kernels.chain.cpu_kernels import (
     CHANNELS_IN,
     CHANNELS_OUT,
     DENSE,
     DILATION,
     OVER,
-    ROWS,
     K,
     copy_row,
     read_band,
 )
 from ascseg_cli.kernels.compiled import compiled
-from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, spread, total
+from ascseg_cli.kernels.lanes import fma, load, part, spread, total
 
 
 @part

@@ -9,8 +9,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.compiled import flat, launch, split
-from ascseg_cli.kernels.deform_depthwise.cpu_kernels import LANES, PIXELS, deform, deform_backward
+from ascseg_cli.kernels.blocks import LANES, PIXELS
+from ascseg_cli.kernels.compiled import Kernel, flat, launch, split
+
+deform = Kernel("deform_depthwise.cpu_kernels", "deform")
+deform_backward = Kernel("deform_depthwise.cpu_kernels", "deform_backward")
 
 
 def deform_depthwise(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:

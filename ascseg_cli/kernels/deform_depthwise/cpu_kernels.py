@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.blocks import LANES, PIXELS, WIDTH
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.lanes import (
-    WIDTH,
     floor,
     fma,
     least,
@@ -26,9 +26,6 @@ from ascseg_cli.kernels.lanes import (
     where_less,
     whole,
 )
-
-LANES = 8  # channels in a vector: what the first stage of the default network has
-PIXELS = 64  # a block whose places, 14 KB, stay in the first-level cache
 
 # Scratch: `place` holds, for each tap and neighbour (above left, above right, below left, below right), the pixel;
 # `shift`, for each tap, how far the sample lies below and right of the first; `line`, rows and columns.

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.compiled import flat, launch
-from ascseg_cli.kernels.lanes import WIDTH
-from ascseg_cli.kernels.mamba_mixer.cpu_kernels import CHUNK, mix
-from ascseg_cli.kernels.mamba_mixer.cpu_kernels_backward import mix_backward
+from ascseg_cli.kernels.blocks import CHUNK, WIDTH
+from ascseg_cli.kernels.compiled import Kernel, flat, launch
 from ascseg_cli.kernels.mamba_mixer.rows import grouped
+
+mix = Kernel("mamba_mixer.cpu_kernels", "mix")
+mix_backward = Kernel("mamba_mixer.cpu_kernels_backward", "mix_backward")
 
 Places = tuple[int, ...]
 Sizes = tuple[int, int, int, int]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.blocks import CHUNK, WIDTH
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import sigmoid
-from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, row_totals, spread, spread_at, store, total
+from ascseg_cli.kernels.lanes import fma, load, part, row_totals, spread, spread_at, store, total
 from ascseg_cli.kernels.mamba_mixer.cpu_kernels import (
     CONV,
     CONV_BIAS,
@@ -34,7 +35,6 @@ from ascseg_cli.kernels.mamba_mixer.cpu_kernels import (
 )
 from ascseg_cli.kernels.selective_scan.cpu_kernels import (
     BY_DRIVE,
-    CHUNK,
     GATE,
     GY,
     OUT,

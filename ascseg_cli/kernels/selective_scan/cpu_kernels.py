@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.blocks import CHUNK, WIDTH
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import exp, sigmoid, softplus, without_denormals
-from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, row_totals, spread, spread_at, store
-
-CHUNK = 64  # tokens, a multiple of WIDTH: a chunk's scratch, 30 KB, stays in the first-level cache
+from ascseg_cli.kernels.lanes import fma, load, part, row_totals, spread, spread_at, store
 
 # rows of the scratch `line`, one number a token
 X, RAW, STEP, DRIVE, OUT, GATE, GY, G, BY_DRIVE, BY_STEP = (row * CHUNK for row in range(10))

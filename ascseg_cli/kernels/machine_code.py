@@ -31,7 +31,7 @@ def fingerprint() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
     shared = [here / "lanes.py", here / "elementary.py", here / "blocks.py", here / "chain" / "codes.py"]
-    for source in (*shared, *sorted(here.glob("*/cpu_kernels*.py")), here / "llvm_code" / "__main__.py"):
+    for source in (*shared, *sorted(here.glob("*/cpu_kernels*.py")), *sorted((here / "llvm_code").glob("*.py"))):
         digest.update(source.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()
 

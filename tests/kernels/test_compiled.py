@@ -14,7 +14,11 @@ import torch
 from cases import ScanCase
 
 from ascseg_cli.kernels import backend, compiled, machine_code
+from ascseg_cli.kernels.chain import Chain, chain
+from ascseg_cli.kernels.deform_depthwise import deform_depthwise
+from ascseg_cli.kernels.llvm_code import KERNELS
 from ascseg_cli.kernels.selective_scan import selective_scan
+from ascseg_cli.network.mamba import Mamba
 
 USE = """
 import sys, torch
@@ -80,6 +84,43 @@ def test_the_llvm_code_is_of_the_present_sources():
     assert len(names) == 8
     for name in names:
         assert machine_code.entry(name, None) is not None
+
+
+def kinds(arguments: tuple[object, ...]) -> str:
+    """Arguments as in `llvm_code.KERNELS`."""
+    letters = {"float32": "f", "float64": "d", "int64": "l"}
+    found = ""
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            found += letters[str(argument.dtype)]
+        elif isinstance(argument, tuple):
+            found += str(len(argument)) if len(argument) < 10 else f"{{{len(argument)}}}"
+        else:
+            found += "b" if isinstance(argument, bool) else "i"
+    return found
+
+
+def test_operators_pass_what_the_llvm_code_takes(monkeypatch):
+    """Nothing else would notice an array of another type before the kernel reads beyond it."""
+    seen = {}
+    shares = compiled.Kernel.shares
+
+    def watched(self, *args):
+        seen[self._module, self._name] = kinds(args)
+        return shares(self, *args)
+
+    monkeypatch.setattr(compiled.Kernel, "shares", watched)
+    torch.manual_seed(0)
+    x = torch.randn(1, 4, 6, 6, requires_grad=True)
+    weight, offset = torch.randn(4, 1, 3, 3), torch.randn(1, 18, 6, 6)
+    inputs = ScanCase(1, 5, 4).inputs()
+    mamba = Mamba(4)
+    with backend.using("cpu"):
+        chain(x, Chain(torch.nn.Conv2d(4, 4, 3, padding=1, groups=4))).sum().backward()
+        deform_depthwise(x, offset, weight).sum().backward()
+        selective_scan(**{k: t.requires_grad_() for k, t in inputs.items()}).sum().backward()
+        mamba(torch.randn(1, 5, 4)).sum().backward()
+    assert seen == KERNELS
 
 
 def test_words_are_laid_out_as_the_code_reads_them():

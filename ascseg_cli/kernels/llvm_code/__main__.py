@@ -18,20 +18,8 @@ import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numba
 from numba import types
 
+from ascseg_cli.kernels.llvm_code import KERNELS
 from ascseg_cli.kernels.machine_code import FOLDER, fingerprint
-
-# Arguments after the first and last task: f, d, l arrays of float32, float64, int64; i int; b bool; a number: a
-# tuple of so many ints
-KERNELS = {
-    ("chain.cpu_kernels", "run"): "f4f4f4lfiiii",
-    ("chain.cpu_kernels_backward", "by_weight"): "f4f4ldiii",
-    ("deform_depthwise.cpu_kernels", "deform"): "ffff4iiii",
-    ("deform_depthwise.cpu_kernels", "deform_backward"): "fffffddiii",
-    ("mamba_mixer.cpu_kernels", "mix"): "f3f{11}f3fbiiiii",
-    ("mamba_mixer.cpu_kernels_backward", "mix_backward"): "f3f3f{11}ff3diiiii",
-    ("selective_scan.cpu_kernels", "scan"): "f3f3f3bff3f3ffffbiiii",
-    ("selective_scan.cpu_kernels", "scan_backward"): "f3f3f3bff3f3ffff3fffdffddiiii",
-}
 
 _jit: Any = numba.njit
 

@@ -12,9 +12,8 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from numba.core import config as numba_config
 from torch import Tensor
 
 Strides = tuple[int, ...]
+Work = tuple[Callable[..., None], int, tuple[Any, ...]]  # a kernel, the number of its tasks, its arguments
 config: Any = numba_config  # filled from the environment, so its names are unknown to a type checker
 
 _setting = threading.Lock()
@@ -104,14 +104,27 @@ def split(items: int, parts: int) -> int:
 
 def launch(kernel: Callable[..., None], tasks: int, *args: Any) -> None:
     """Run kernel(first, last, *args) over the tasks 0 … tasks - 1, an equal share to each thread."""
-    shares = min(torch.get_num_threads(), tasks)
-    if shares == 0:
-        return
-    bounds = [tasks * share // shares for share in range(shares + 1)]
-    others = [_pool().submit(_run, kernel, first, last, *args) for first, last in pairwise(bounds[1:])]
-    _run(kernel, 0, bounds[1], *args)
+    launch_together([(kernel, tasks, args)])
+
+
+def launch_together(works: Sequence[Work]) -> None:
+    """Several `launch` in turn, but no thread waits for another between them.
+
+    A work may read what one before it wrote only in the same share of as many tasks.
+    """
+    threads = min(torch.get_num_threads(), max((tasks for _, tasks, _ in works), default=0))
+    others = [_pool().submit(_share, works, thread, threads) for thread in range(1, threads)]
+    if threads:
+        _share(works, 0, threads)
     for other in others:
         other.result()
+
+
+def _share(works: Sequence[Work], thread: int, threads: int) -> None:
+    for kernel, tasks, args in works:
+        first, last = tasks * thread // threads, tasks * (thread + 1) // threads
+        if first < last:
+            _run(kernel, first, last, *args)
 
 
 def _run(kernel: Callable[..., None], *args: Any) -> None:

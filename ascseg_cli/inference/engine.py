@@ -21,6 +21,7 @@ class Engine(Protocol):
     """A loaded network and what its record says of it.
 
     takes_several  whether several threads may call `probabilities` at once, and should
+    first_wait     how long the first image waits for its kernels, in words; empty where they are kept
     """
 
     metadata: Metadata
@@ -29,6 +30,7 @@ class Engine(Protocol):
     backend_note: str
     device: str
     takes_several: bool
+    first_wait: str
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32, 0..1."""
@@ -44,7 +46,7 @@ class TorchEngine:
 
     def __init__(self, checkpoint: Checkpoint, *, device: str, backend: str) -> None:
         from ascseg_cli.inference.replay import Replay
-        from ascseg_cli.kernels.backend import resolve
+        from ascseg_cli.kernels.backend import first_wait, resolve
         from ascseg_cli.kernels.cuda import compile_ahead
         from ascseg_cli.network.asc_seg import ASCSeg
 
@@ -53,7 +55,7 @@ class TorchEngine:
         self._device = select_device(device)
         self.device = str(self._device)
         self.backend, self.backend_note = resolve(backend, self._device.type)
-        self.takes_several = self.backend == "cpu"
+        self.takes_several, self.first_wait = self.backend == "cpu", first_wait(self.backend)
         self._layout = _memory_format(self._device, self.backend)
         self._network = ASCSeg.from_checkpoint(checkpoint).to(self._device)
         self._network.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's stubs forget it

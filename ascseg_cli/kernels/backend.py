@@ -135,6 +135,21 @@ def resolve(wanted: str, device_type: str) -> tuple[str, str]:
     return (fast, "") if status.ok else ("reference", f"{status.reason}; {status.remedy}")
 
 
+def first_wait(name: str) -> str:
+    """About how long the first result on this machine waits for kernels, in words; empty where some are kept."""
+    if name == "cpu":
+        from ascseg_cli.kernels import compiled, machine_code
+
+        folder, words = compiled.cache_folder(), "3 s" if machine_code.usable() else "20 s"
+    elif name == "gpu":
+        from ascseg_cli.kernels.cuda import compiler
+
+        folder, words = compiler.cache_folder(), "15 s, less with many cores"
+    else:
+        return ""
+    return "" if folder and any(folder.iterdir()) else words
+
+
 def for_tensor(tensor: torch.Tensor, half: bool = False) -> str:
     """The backend for one call: the wanted one, or under `auto` the fastest that takes this tensor.
 

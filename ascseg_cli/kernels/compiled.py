@@ -13,9 +13,8 @@ import importlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch import Tensor
 from ascseg_cli.kernels import machine_code
 
 Strides = tuple[int, ...]
+Shares = Callable[[int, int], None]
 
 _setting = threading.Lock()
 
@@ -49,7 +49,7 @@ class Kernel:
         """What numba makes of it."""
         return getattr(importlib.import_module(f"ascseg_cli.kernels.{self._module}"), self._name)
 
-    def shares(self, *args: Any) -> Callable[[int, int], None]:
+    def shares(self, *args: Any) -> Shares:
         """A function of the first task and that after the last, with the other arguments given."""
         if self.entry is None:
             return functools.partial(_run_with, self.function, args)
@@ -62,6 +62,9 @@ class Kernel:
                 raise MemoryError("no memory for a kernel's scratch")
 
         return share
+
+
+Work = tuple[Kernel | Callable[..., None], int, tuple[Any, ...]]  # a kernel, how many tasks, other arguments
 
 
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
@@ -132,15 +135,32 @@ def split(items: int, parts: int) -> int:
 
 def launch(kernel: Kernel | Callable[..., None], tasks: int, *args: Any) -> None:
     """Run kernel(first, last, *args) over the tasks 0 … tasks - 1, an equal share to each thread."""
-    shares = min(torch.get_num_threads(), tasks)
-    if shares == 0:
-        return
-    share = kernel.shares(*args) if isinstance(kernel, Kernel) else functools.partial(_run_with, kernel, args)
-    bounds = [tasks * part // shares for part in range(shares + 1)]
-    others = [_pool().submit(share, first, last) for first, last in pairwise(bounds[1:])]
-    share(0, bounds[1])
+    launch_together([(kernel, tasks, args)])
+
+
+def launch_together(works: Sequence[Work]) -> None:
+    """Several `launch` in turn, but no thread waits for another between them.
+
+    A work may read what one before it wrote only in the same share of as many tasks.
+    """
+    threads = min(torch.get_num_threads(), max((tasks for _, tasks, _ in works), default=0))
+    ready = [(_shares(kernel, args), tasks) for kernel, tasks, args in works if tasks]
+    others = [_pool().submit(_run, ready, thread, threads) for thread in range(1, threads)]
+    if threads:
+        _run(ready, 0, threads)
     for other in others:
         other.result()
+
+
+def _shares(kernel: Kernel | Callable[..., None], args: tuple[Any, ...]) -> Shares:
+    return kernel.shares(*args) if isinstance(kernel, Kernel) else functools.partial(_run_with, kernel, args)
+
+
+def _run(works: Sequence[tuple[Shares, int]], thread: int, threads: int) -> None:
+    for share, tasks in works:
+        first, last = tasks * thread // threads, tasks * (thread + 1) // threads
+        if first < last:
+            share(first, last)
 
 
 def _run_with(kernel: Callable[..., None], args: tuple[Any, ...], first: int, last: int) -> None:

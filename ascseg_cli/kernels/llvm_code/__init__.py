@@ -8,9 +8,11 @@ everywhere, so its result lies here, made by `python -m ascseg_cli.kernels.llvm_
 # tuple of so many ints
 KERNELS = {
     ("chain.cpu_kernels", "run"): "f4f4f4lfiiii",
+    ("chain.cpu_kernels_backward", "by_maximum"): "f4f4fiiii",
     ("chain.cpu_kernels_backward", "by_weight"): "f4f4ldiii",
     ("deform_depthwise.cpu_kernels", "deform"): "ffff4iiii",
     ("deform_depthwise.cpu_kernels", "deform_backward"): "ffffffdiii",
+    ("deform_depthwise.cpu_kernels", "pack"): "f3fiiii",
     ("mamba_mixer.cpu_kernels", "mix"): "f3f{11}f3fbiiiii",
     ("mamba_mixer.cpu_kernels_backward", "mix_backward"): "f3f3f{11}ff3diiiii",
     ("selective_scan.cpu_kernels", "scan"): "f3f3f3bff3f3ffffbiiii",

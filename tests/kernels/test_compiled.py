@@ -125,6 +125,7 @@ def test_operators_pass_what_the_llvm_code_takes(monkeypatch):
     weight, offset = torch.randn(4, 1, 3, 3), torch.randn(1, 18, 6, 6)
     inputs = ScanCase(1, 5, 4).inputs()
     mamba = Mamba(4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with backend.using("cpu"):
         chain(x, Chain(torch.nn.Conv2d(4, 4, 3, padding=1, groups=4), torch.nn.MaxPool2d(2))).sum().backward()
         deform_depthwise(x, offset, weight).sum().backward()

@@ -211,4 +211,4 @@ def mix_backward(first, last, t, ts, gy, gs, weights, at, carries, gt, gts, sums
             _outer(gz, e, tokens, d, CHUNK, 0, by, at[IN_PROJ] + e * d)
             project(weights, at[IN_PROJ], 1, d, d, e, graw, gtokens, 0, CHUNK, False)
             project(weights, at[IN_PROJ] + e * d, 1, d, d, e, gz, gtokens, 0, CHUNK, True)
-            write_chunk(gtokens, gt, gts, row, start, count, d)
+            write_chunk(gtokens, gt, gts, row, start, count, 0, d)

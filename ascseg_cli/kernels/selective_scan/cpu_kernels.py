@@ -26,8 +26,12 @@ PRODUCTS, TO_DRIVE, TO_STEP, DECAYS, STATES = (block * CHUNK * WIDTH for block i
 @part
 def channel(t, ts, row, start, c, count, line, at):
     """One channel's numbers of a chunk; zeros after its end."""
-    source = row * ts[0] + start * ts[1] + c * ts[2]
-    for k in range(count):
+    source, done = row * ts[0] + start * ts[1] + c * ts[2], 0
+    if ts[1] == 1:
+        done = count // WIDTH * WIDTH
+        for k in range(0, done, WIDTH):
+            store(line, at + k, load(t, source + k))
+    for k in range(done, count):
         line[at + k] = t[source + k * ts[1]]
     for k in range(count, CHUNK):
         line[at + k] = np.float32(0.0)

@@ -11,6 +11,8 @@ MUST = (
     "ascseg_cli/py.typed",
     "ascseg_cli/cli/app.py",
     "ascseg_cli/kernels/cuda/device.cuh",
+    "ascseg_cli/kernels/llvm_code/chain.cpu_kernels.run.ll.xz",
+    "ascseg_cli/kernels/llvm_code/sources.sha256",
     "ascseg_cli/kernels/mamba_mixer/forward.cu",
     "ascseg_cli/weights/weights_manifest.toml",
 )

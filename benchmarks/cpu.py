@@ -1,4 +1,4 @@
-"""The network on this CPU: inference, its first call, a folder of JPEGs from end to end, and a training step.
+"""The network on this CPU: inference, over cores, its first call, JPEGs from end to end, and a training step.
 
     python benchmarks/cpu.py [FOLDER] [--threads 2] [--rounds 15] [--training 3] [--json FILE]
 
@@ -17,12 +17,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ascseg_cli.inference.threads import shorten_waits
+from ascseg_cli.inference.threads import shorten_waits, usable_threads
 
 shorten_waits()  # as the command does, before torch is loaded
 
 import torch  # noqa: E402
-from cpu_runs import Times, end_to_end, first_call, inference, take_turns, training  # noqa: E402
+from cpu_runs import Times, end_to_end, first_call, inference, scaling, take_turns, training  # noqa: E402
 
 FLOOR = 0.05  # s: the network's multiply-adds at 112 GFLOP/s of two cores, 0.03, and the scan, 0.02
 
@@ -45,11 +45,14 @@ def main() -> None:
     runs, off = inference(options.size)
     times = take_turns({name: runs[name] for name in list(runs)[:2]}, options.rounds)
     times |= take_turns({name: runs[name] for name in list(runs)[2:]}, max(1, options.rounds // 5))
+    by_threads = scaling(runs["compiled (what predict runs)"], usable_threads(), options.rounds)
     if options.training:
         times |= take_turns(training(options.size), options.training)
     rate, files = end_to_end(options.folder, options.threads)
     content = _figures(times) | {"end_to_end_img_s": rate, "end_to_end_files": files}
     content |= {"first_call_s": fresh, "first_call_cached_s": cached, "largest_difference": off}
+    seconds = {count: round(statistics.median(w for w, _ in taken), 4) for count, taken in by_threads.items()}
+    content |= {"network_s_by_threads": seconds}
     content |= {"hardware": hardware(), "simd": simd(), "threads": options.threads, "torch": torch.__version__}
     _print(times, content, options.size)
     if options.json:
@@ -85,6 +88,9 @@ def _print(times: dict[str, Times], content: dict[str, Any], size: int) -> None:
     for row, taken in times.items():
         wall, cpu = [w for w, _ in taken], min(c for _, c in taken)
         print(f"{row:41}{statistics.median(wall):9.3f}{min(wall):9.3f}{max(wall):9.3f}{cpu:8.3f}")
+    by_threads = content["network_s_by_threads"]
+    print(f"{'compiled, with ' + ', '.join(map(str, by_threads)) + ' threads':41}", end="")
+    print("".join(f"{seconds:9.3f}" for seconds in by_threads.values()))
     print(f"times the floor of {FLOOR} s: {content['network_s'] / FLOOR:.1f}", end="; ")
     if "training_step_s" in content:
         print(f"training: {content['training_step_plain_s'] / content['training_step_s']:.1f} times plain", end="")

@@ -51,6 +51,24 @@ def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, Times]:
     return times
 
 
+def scaling(run: Run, most: int, rounds: int) -> dict[int, Times]:
+    """The rounds of `run` by its number of threads: 1, 2, 4, … up to 16, as far as there are as many."""
+
+    def with_threads(count: int) -> Run:
+        def change_and_run() -> None:
+            if torch.get_num_threads() != count:
+                torch.set_num_threads(count)
+            run()
+
+        return change_and_run
+
+    before = torch.get_num_threads()
+    counts = [count for count in (1, 2, 4, 8, 16) if count <= most]
+    times = take_turns({str(count): with_threads(count) for count in counts}, rounds)
+    torch.set_num_threads(before)
+    return {int(count): taken for count, taken in times.items()}
+
+
 def inference(size: int) -> tuple[dict[str, Run], float]:
     """The network's runs by row, and how far the compiled probabilities lie from plain torch's."""
     network, x = ASCSeg().eval(), torch.rand(1, 3, size, size)

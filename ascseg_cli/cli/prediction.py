@@ -115,6 +115,8 @@ def open_named_engine(order: Order) -> Engine:
     engine = open_engine(order.weights, device=order.device, backend=order.backend, threads=order.thread_count)
     if not order.quiet:
         say("note", f"{engine.metadata.name} on {engine.device}, backend {engine.backend}")
+        if engine.first_wait:
+            say("note", f"the kernels are being compiled for this machine, once: about {engine.first_wait}")
     if engine.backend_note:
         say("warning", f"the slow backend {engine.backend} runs: {engine.backend_note}")
     return engine

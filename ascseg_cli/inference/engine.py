@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,16 +18,26 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """A loaded network and what its record says of it."""
+    """A loaded network and what its record says of it.
+
+    takes_several  whether several threads may call `probabilities` at once, and should
+    first_wait     how long the first image waits for its kernels, in words; empty where they are kept
+    """
 
     metadata: Metadata
     weights_sha256: str
     backend: str
     backend_note: str
     device: str
+    takes_several: bool
+    first_wait: str
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32, 0..1."""
+        ...
+
+    def shared(self, parts: int) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """Where `takes_several`: inside, so many threads call `probabilities`, each after what this gives."""
         ...
 
 
@@ -35,7 +46,7 @@ class TorchEngine:
 
     def __init__(self, checkpoint: Checkpoint, *, device: str, backend: str) -> None:
         from ascseg_cli.inference.replay import Replay
-        from ascseg_cli.kernels.backend import resolve
+        from ascseg_cli.kernels.backend import first_wait, resolve
         from ascseg_cli.kernels.cuda import compile_ahead
         from ascseg_cli.network.asc_seg import ASCSeg
 
@@ -44,6 +55,7 @@ class TorchEngine:
         self._device = select_device(device)
         self.device = str(self._device)
         self.backend, self.backend_note = resolve(backend, self._device.type)
+        self.takes_several, self.first_wait = self.backend == "cpu", first_wait(self.backend)
         self._layout = _memory_format(self._device, self.backend)
         self._network = ASCSeg.from_checkpoint(checkpoint).to(self._device)
         self._network.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's stubs forget it
@@ -58,9 +70,25 @@ class TorchEngine:
         from ascseg_cli.kernels.backend import using
 
         x = torch.from_numpy(images).to(self._device).contiguous(memory_format=self._layout)
-        with torch.inference_mode(), using(self.backend), torch.backends.cudnn.flags(allow_tf32=False):
+        on_gpu = self._device.type == "cuda"
+        exact = torch.backends.cudnn.flags(allow_tf32=False) if on_gpu else contextlib.nullcontext()
+        with torch.inference_mode(), using(self.backend), exact:
             p = self._run(x)
         return p[:, 0].cpu().numpy()
+
+    @contextlib.contextmanager
+    def shared(self, parts: int) -> Iterator[Callable[[], None]]:
+        """Inside, so many threads call `probabilities` at once; each begins with what this gives.
+
+        It keeps a thread's passes to its share of the cores; afterwards the caller has as many as before.
+        """
+        import torch
+
+        before = torch.get_num_threads()
+        try:
+            yield lambda: torch.set_num_threads(max(1, before // parts))
+        finally:
+            torch.set_num_threads(before)
 
 
 def open_engine(

@@ -4,16 +4,20 @@ Threads read and decode ahead, the calling thread runs the network, threads writ
 let go of Python's lock while they work. Only a window of images is in flight, so memory is flat however many there
 are, and results come out in the order of the inputs.
 
+A CPU's cores are used best by as many images at once, each from file to outputs in one thread: a pass is of
+loops too short to be shared without waiting. So it is done where the engine allows it and images are many.
+
 Every pass of the network has the same shape (a short batch is filled up with copies), so that an image's result
 doesn't depend on its batch mates; on the CPU a pass holds one image.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar
@@ -45,7 +49,7 @@ class Pipeline:
     """Runs images through `work.load`, the network and `work.save`.
 
     batch    images in one pass of the network; None: 1 on the CPU, GPU_BATCH on a GPU
-    threads  that read, and as many that write
+    threads  that read, and as many that write; or that do all of an image each
     """
 
     def __init__(
@@ -65,6 +69,43 @@ class Pipeline:
 
     def run(self, items: Iterable[Item]) -> Iterator[Result]:
         """The results in the order of the items; after `stop`, those of the items that had begun."""
+        if self._side_by_side(items):
+            yield from self._run_side_by_side(items)
+        else:
+            yield from self._run_in_stages(items)
+
+    def _side_by_side(self, items: Iterable[Item]) -> bool:
+        few = isinstance(items, Sized) and len(items) < 2 * self._workers
+        return self._workers > 1 and self._batch == 1 and not few and self._engine.takes_several
+
+    def _run_side_by_side(self, items: Iterable[Item]) -> Iterator[Result]:
+        """Each worker does all of an image, with its share of the cores."""
+        feed = enumerate(items)
+        with contextlib.ExitStack() as stack:
+            begin = stack.enter_context(self._engine.shared(self._workers))
+            workers = ThreadPoolExecutor(self._workers, "ascseg-image", initializer=begin)
+            stack.callback(workers.shutdown, wait=True, cancel_futures=True)
+            while True:
+                for number, item in self._next_items(feed):
+                    job = Job(item, Future())
+                    job.saved = workers.submit(self._all_of, number, job)
+                    self._in_flight.append(job)
+                if not self._in_flight:
+                    return
+                yield from self._finished(at_least_one=True)
+
+    def _all_of(self, number: int, job: Job) -> Result:
+        """One image from its file to its outputs."""
+        loaded = self._work.load(number, job.item)
+        job.loaded.set_result(loaded)
+        if isinstance(loaded, Result):
+            return loaded
+        started = time.perf_counter()
+        (small,) = probabilities(self._engine, loaded.network_input[None], tta=self._tta)
+        return self._work.save(job.item, loaded, small, time.perf_counter() - started)
+
+    def _run_in_stages(self, items: Iterable[Item]) -> Iterator[Result]:
+        """The network in this thread, reading and writing in others."""
         feed = enumerate(items)
         readers = ThreadPoolExecutor(self._workers, "ascseg-read")
         writers = ThreadPoolExecutor(self._workers, "ascseg-write")
@@ -82,13 +123,18 @@ class Pipeline:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _read_ahead(self, feed: Iterator[tuple[int, Item]], readers: ThreadPoolExecutor) -> None:
+        for number, item in self._next_items(feed):
+            job = Job(item, readers.submit(self._work.load, number, item))
+            self._in_flight.append(job)
+            self._ahead.append(job)
+
+    def _next_items(self, feed: Iterator[tuple[int, Item]]) -> Iterator[tuple[int, Item]]:
+        """Those that there is room for now; each must be in flight before the next is asked for."""
         while not self._stopped.is_set() and not self._work.full and self._has_room():
             number, item = next(feed, (-1, None))
             if item is None:
                 return
-            job = Job(item, readers.submit(self._work.load, number, item))
-            self._in_flight.append(job)
-            self._ahead.append(job)
+            yield number, item
 
     def _has_room(self) -> bool:
         if len(self._in_flight) >= 2 * (self._batch + self._workers):

@@ -1,7 +1,7 @@
 """Which implementation of each operator runs, and why: chosen in one place, said once.
 
 `reference`  plain torch: any device, any dtype
-`cpu`        compiled by numba: float32 on the CPU
+`cpu`        compiled by LLVM from numba's code: float32 on the CPU
 `gpu`        CUDA C++: float32, and bfloat16 without gradients, on compute capability 8.0 and newer
 `mamba_ssm`  the scan of the mamba_ssm package (extra `cuda`), everything else as `gpu` or `reference`
 
@@ -65,6 +65,10 @@ def _reference() -> Availability:
 
 
 def _cpu() -> Availability:
+    from ascseg_cli.kernels import machine_code
+
+    if machine_code.usable():
+        return Availability(True)
     try:
         import numba  # noqa: F401
     except Exception as error:  # a broken llvmlite raises OSError, a wrong numpy ImportError
@@ -131,6 +135,21 @@ def resolve(wanted: str, device_type: str) -> tuple[str, str]:
         return "reference", f"no compiled kernels for {device_type}"
     status = availability(fast)
     return (fast, "") if status.ok else ("reference", f"{status.reason}; {status.remedy}")
+
+
+def first_wait(name: str) -> str:
+    """About how long the first result on this machine waits for kernels, in words; empty where some are kept."""
+    if name == "cpu":
+        from ascseg_cli.kernels import compiled, machine_code
+
+        folder, words = compiled.cache_folder(), "3 s" if machine_code.usable() else "20 s"
+    elif name == "gpu":
+        from ascseg_cli.kernels.cuda import compiler
+
+        folder, words = compiler.cache_folder(), "15 s, less with many cores"
+    else:
+        return ""
+    return "" if folder and any(folder.iterdir()) else words
 
 
 def for_tensor(tensor: torch.Tensor, half: bool = False) -> str:

@@ -17,12 +17,12 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model
 
+from ascseg_cli.kernels.blocks import WIDTH
+
 intrinsic: Any = numba.extending.intrinsic  # whose annotations count the typing context as an argument
 # a part of a kernel: without the ways in from Python and C, which take longest to compile
 _jit: Any = numba.njit
 part = _jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
-
-WIDTH = 16  # float32 in a Lanes value, unless its name says 8
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 
@@ -244,6 +244,31 @@ def _pair_shuffle(first: int, step: int) -> Any:
 
 evens, odds = _pair_shuffle(0, 2), _pair_shuffle(1, 2)  # of 32 numbers, those at even and at odd places
 merged_low, merged_high = _pair_shuffle(0, 0), _pair_shuffle(1, 0)  # the other way round: a0 b0 a1 b1 …
+
+
+@intrinsic
+def turn(typing: Any, source: Any, at: Any, step: Any, target: Any, to: Any, pitch: Any) -> Any:
+    """Eight rows of eight numbers, `step` apart, become the columns of eight rows `pitch` apart."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(_FLOAT, 8)
+
+        def place(array: int, row: int) -> Any:
+            start = builder.add(args[array + 1], builder.mul(args[array + 2], ir.Constant(args[1].type, row)))
+            return _address(context, builder, signature.args[array], args[array], start, kind)
+
+        rows = [builder.load(place(0, row), align=4) for row in range(8)]
+        for size in (4, 2, 1):  # swap the blocks of this size beside the diagonal
+            low = [lane if not lane & size else lane - size + 8 for lane in range(8)]
+            high = [lane + size if not lane & size else lane + 8 for lane in range(8)]
+            for row in (row for row in range(8) if not row & size):
+                a, b = rows[row], rows[row + size]
+                rows[row], rows[row + size] = _shuffle(builder, a, b, low), _shuffle(builder, a, b, high)
+        for row in range(8):
+            builder.store(rows[row], place(3, row), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
 
 
 # ---- sums across lanes -------------------------------------------------------------------------------------

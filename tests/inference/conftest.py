@@ -16,7 +16,8 @@ from ascseg_cli.network.metadata import Metadata, Preprocessing
 class GreenEngine:
     """Probability = how green the (blurred) image is; notes the batches that it was given."""
 
-    backend, backend_note, device = "reference", "", "cpu"
+    backend, backend_note, device, takes_several = "reference", "", "cpu", False
+    first_wait = ""
     weights_sha256 = "0" * 64
     metadata = Metadata(
         name="green",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ class SlowWork:
 class Numbers:
     """Hands the number in each image through."""
 
-    device = "cpu"
+    device, takes_several = "cpu", False
 
     def __init__(self) -> None:
         self.shapes: set[tuple[int, ...]] = set()
@@ -64,14 +65,44 @@ class Numbers:
         return images[:, 0]
 
 
+class Several(Numbers):
+    """Takes several passes at once, and notes how many came and which threads said that they would."""
+
+    takes_several = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: set[int] = set()
+        self.running = self.most_running = 0
+        self.lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def shared(self, parts: int) -> Iterator[Callable[[], None]]:
+        self.parts = parts
+        yield lambda: self.begun.add(threading.get_ident())
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        assert threading.get_ident() in self.begun
+        with self.lock:
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        time.sleep(0.01)
+        with self.lock:
+            self.running -= 1
+        return super().probabilities(images)
+
+
 def numbers(results: Iterator[Result]) -> list[str]:
     return [result.image for result in results]
 
 
 @pytest.mark.parametrize("batch", [None, 1, 3, 64])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_every_image_once_in_order_with_its_own_probabilities(batch: int | None, threads: int) -> None:
-    engine = Numbers()
+@pytest.mark.parametrize("kind", [Numbers, Several])
+def test_every_image_once_in_order_with_its_own_probabilities(
+    batch: int | None, threads: int, kind: type[Numbers]
+) -> None:
+    engine = kind() if threads > 1 and batch in (None, 1) else Numbers()
     results = list(Pipeline(engine, SlowWork(), batch=batch, threads=threads).run(ITEMS))  # type: ignore[arg-type]
     assert [result.image for result in results] == [item.name for item in ITEMS]
     for number, result in enumerate(results):
@@ -87,10 +118,40 @@ def test_the_window_bounds_what_is_in_flight() -> None:
     assert 2 < work.most_held <= 2 * (1 + 2)
 
 
-def test_large_images_go_one_at_a_time_when_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_takes_several_gets_an_image_from_each_worker() -> None:
+    work, engine = SlowWork(), Several()
+    list(Pipeline(engine, work, threads=3).run(ITEMS))  # type: ignore[arg-type]
+    assert (engine.parts, len(engine.begun)) == (3, 3)
+    assert engine.most_running > 1
+    assert work.most_held == 3, "none is read before a worker is free for it"
+
+
+def test_few_images_get_all_cores_one_after_another() -> None:
+    results = list(Pipeline(Numbers(), SlowWork(), threads=4).run(ITEMS[:7]))  # type: ignore[arg-type]
+    with_several = Several()
+    with_several.begun.add(threading.get_ident())
+    assert list(Pipeline(with_several, SlowWork(), threads=4).run(ITEMS[:7])) == results  # type: ignore[arg-type]
+    assert with_several.most_running == 1
+
+
+def test_a_failing_pass_ends_the_run_with_its_error() -> None:
+    class Failing(Several):
+        def probabilities(self, images: np.ndarray) -> np.ndarray:
+            raise MemoryError("in a worker")
+
+    before = threading.active_count()
+    with pytest.raises(MemoryError, match="in a worker"):
+        list(Pipeline(Failing(), SlowWork(), threads=2).run(ITEMS))  # type: ignore[arg-type]
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("kind", "batch"), [(Numbers, 2), (Several, 1)])
+def test_large_images_go_one_at_a_time_when_memory_says_so(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Numbers], batch: int
+) -> None:
     monkeypatch.setattr(pipeline, "PIXELS_IN_FLIGHT", 1000)
     work = SlowWork(pixels=900)
-    list(Pipeline(Numbers(), work, threads=4, batch=2).run(ITEMS))  # type: ignore[arg-type]
+    list(Pipeline(kind(), work, threads=4, batch=batch).run(ITEMS))  # type: ignore[arg-type]
     assert work.most_held <= 3
 
 
@@ -117,9 +178,10 @@ def test_reading_network_and_writing_overlap() -> None:
     assert max(seen) >= threading.active_count() + 2, "reader and writer run beside the network"
 
 
-def test_stopping_finishes_what_has_begun_and_nothing_else() -> None:
+@pytest.mark.parametrize("kind", [Numbers, Several])
+def test_stopping_finishes_what_has_begun_and_nothing_else(kind: type[Numbers]) -> None:
     work = SlowWork()
-    line = Pipeline(Numbers(), work, threads=2)  # type: ignore[arg-type]
+    line = Pipeline(kind(), work, threads=2)  # type: ignore[arg-type]
     results = []
     for result in line.run(ITEMS):
         results.append(result)
@@ -130,9 +192,10 @@ def test_stopping_finishes_what_has_begun_and_nothing_else() -> None:
     assert not work.held
 
 
-def test_leaving_early_leaves_no_thread_behind() -> None:
+@pytest.mark.parametrize("kind", [Numbers, Several])
+def test_leaving_early_leaves_no_thread_behind(kind: type[Numbers]) -> None:
     before = threading.active_count()
-    results = Pipeline(Numbers(), SlowWork(), threads=3).run(ITEMS)  # type: ignore[arg-type]
+    results = Pipeline(kind(), SlowWork(), threads=3).run(ITEMS)  # type: ignore[arg-type]
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before

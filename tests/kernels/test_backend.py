@@ -99,3 +99,16 @@ def test_an_unknown_backend_is_named(ask):
     with pytest.raises(BackendError, match="backend 'fast' is unknown") as caught:
         ask()
     assert "auto, reference, cpu, gpu, mamba_ssm" in caught.value.hint
+
+
+def test_the_first_wait_is_told_until_something_is_kept(monkeypatch, tmp_path):
+    from ascseg_cli.kernels import compiled, machine_code
+
+    monkeypatch.setattr(compiled, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(machine_code, "usable", lambda: True)
+    assert backend.first_wait("cpu") == "3 s"
+    monkeypatch.setattr(machine_code, "usable", lambda: False)
+    assert backend.first_wait("cpu") == "20 s"
+    (tmp_path / "chain.o").touch()
+    assert backend.first_wait("cpu") == ""
+    assert backend.first_wait("reference") == ""

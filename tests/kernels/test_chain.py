@@ -12,7 +12,18 @@ from torch import Tensor, nn
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
-from ascseg_cli.kernels.chain import Add, Boost, Chain, Gate, HighPass, SoftGate, chain, reference, side_by_side
+from ascseg_cli.kernels.chain import (
+    Add,
+    Boost,
+    Chain,
+    Gate,
+    HighPass,
+    SoftGate,
+    chain,
+    in_turn,
+    reference,
+    side_by_side,
+)
 
 SIZES = [(1, 16, 16), (2, 6, 34), (1, 18, 2), (3, 2, 66), (1, 38, 50), (0, 4, 4)]
 
@@ -112,6 +123,24 @@ def test_side_by_side_is_a_concatenation():
     assert torch.equal(got, torch.cat(alone, 1))
     with torch.no_grad():
         torch.testing.assert_close(got, reference.side_by_side(x, parts), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("last", [Add(), nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)])
+def test_chains_in_turn_are_one_after_another(last):
+    """Whether every chain is one pass that keeps the size, or the second isn't."""
+    torch.manual_seed(5)
+    enter = Chain(nn.ReLU(), conv(6, 6, 3))
+    chains = [Chain(conv(6, 6, 5, groups=6), nn.GELU()), Chain(conv(6, 6, 3, groups=6), Add()), Chain(Add(), last)]
+    x, before = torch.randn(2, 6, 37, 20), torch.get_num_threads()
+    try:
+        with torch.no_grad(), backend.using("cpu"):
+            for threads in (1, 3):
+                torch.set_num_threads(threads)
+                q = chain(x, enter)
+                result = chain(q, chains[2], chain(q, chains[1], chain(q, chains[0])))
+                assert torch.equal(in_turn(x, enter, chains), result)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_neither_batch_mates_nor_threads_change_a_bit():

@@ -10,7 +10,7 @@ from cases import assert_as_exact
 from torch import Tensor, nn
 
 from ascseg_cli.kernels import backend
-from ascseg_cli.kernels.chain import Add, Chain, chain, side_by_side
+from ascseg_cli.kernels.chain import Add, Chain, HighPass, chain, side_by_side
 from ascseg_cli.network.layers import conv, double
 
 CHAINS = {
@@ -21,6 +21,9 @@ CHAINS = {
     "depthwise 5": (3, lambda: [conv(3, 3, 5, groups=3)]),
     "one output": (2, lambda: [conv(2, 1, 7)]),
     "resized": (4, lambda: [double(), conv(4, 2, 3), nn.ReLU(), nn.MaxPool2d(2)]),
+    "largest of nine": (6, lambda: [nn.ReLU(), nn.MaxPool2d(3, 1, 1), conv(6, 2, 1)]),
+    "mean, high pass": (5, lambda: [nn.AvgPool2d(3, 1, 1), conv(5, 3, 1), HighPass()]),
+    "halved": (3, lambda: [nn.ReLU(), nn.MaxPool2d(2), nn.GELU()]),
     "torch's own": (8, lambda: [conv(8, 8, 3), nn.LayerNorm(8), nn.ReLU()]),
 }
 SIZES = [(2, 16, 24), (3, 13, 9), (1, 33, 70), (2, 1, 80), (2, 7, 5)]

@@ -113,3 +113,15 @@ def test_whole_lanes_count_and_choose():
     target = np.zeros(16, np.int32)
     run(source, target)
     np.testing.assert_array_equal(target, np.minimum(np.floor(source) * 3 + 1, 10))
+
+
+def test_turned_rows_are_columns():
+    @numba.njit
+    def run(source, target):
+        lanes.turn(source, 3, 11, target, 5, 9)
+
+    source, target = np.arange(3 + 8 * 11, dtype=np.float32), np.zeros(5 + 8 * 9, np.float32)
+    run(source, target)
+    np.testing.assert_array_equal(target[5:].reshape(8, 9)[:, :8], source[3:].reshape(8, 11)[:, :8].T)
+    assert not target[:5].any()
+    assert not target[5:].reshape(8, 9)[:, 8].any()

@@ -130,6 +130,20 @@ def test_threads_change_no_bit_of_a_gradient():
         assert all(torch.equal(other[name], t) for name, t in results[0].items())
 
 
+@pytest.mark.parametrize("planar", [True, False])
+def test_more_threads_than_rows_change_no_bit(planar):
+    torch.manual_seed(1)
+    arguments, before, results = inputs(2, 150, 3, planar=planar), torch.get_num_threads(), []
+    try:
+        for threads in (1, 3, 4, 16):
+            torch.set_num_threads(threads)
+            with torch.no_grad(), backend.using("cpu"):
+                results.append(mamba_mixer(*arguments))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(other, results[0]) for other in results[1:])
+
+
 def test_only_what_wants_a_gradient_gets_one():
     arguments = inputs(1, 20, 2)
     arguments[3].requires_grad_()

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
+from ascseg_cli.kernels.blocks import ROWS
 from ascseg_cli.kernels.chain import Chain
-from ascseg_cli.kernels.chain.codes import DOUBLE, HALVE
-from ascseg_cli.kernels.chain.cpu_kernels import ROWS, run
+from ascseg_cli.kernels.chain.codes import DOUBLE, HALVE, SAME
 from ascseg_cli.kernels.chain.cpu_plan import Pass, passes
-from ascseg_cli.kernels.compiled import flat, launch
+from ascseg_cli.kernels.compiled import Kernel, Work, flat, launch_together
+
+run = Kernel("chain.cpu_kernels", "run")
 
 
 def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
@@ -23,15 +25,46 @@ def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
 
 
 def side_by_side(x: Tensor, chains: Sequence[Chain]) -> Tensor:
-    """See `kernels.chain.side_by_side`; every chain writes into its place, and all must give the same size."""
+    """See `kernels.chain.side_by_side`; every chain writes into its place, and all must give the same size.
+
+    The first passes of all chains run together, then the second ones, and so on.
+    """
     prepared = [_prepared(steps, x, None) for steps in chains]
     h, w = x.shape[2:]
     for one in prepared[0]:
         h, w = _resized(_resized((h, w), one.resize_in), one.resize_out)
     y = x.new_empty(len(x), sum(ps[-1].channels for ps in prepared), h, w)
-    for ps, place in zip(prepared, y.split([ps[-1].channels for ps in prepared], 1)):
-        run_passes(x, ps, None, place)
+    places = y.split([ps[-1].channels for ps in prepared], 1)
+    results = [x] * len(chains)
+    for turn in range(max(len(ps) for ps in prepared)):
+        works = []
+        for number, ps in enumerate(prepared):
+            if turn < len(ps):
+                place = places[number] if turn + 1 == len(ps) else None
+                results[number], work = _work(ps[turn], results[number], None, place)
+                works.append(work)
+        launch_together(works)
     return y
+
+
+def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
+    """See `kernels.chain.in_turn`. Chains of one pass that keeps the size run together.
+
+    Such a pass reads of the result before it only the rows that the same thread has written.
+    """
+    q = chain(x, enter)
+    result, works = None, []
+    for steps in chains:
+        prepared = _prepared(steps, q, result)
+        if len(prepared) == 1 and prepared[0].resize_in == prepared[0].resize_out == SAME:
+            result, work = _work(prepared[0], q, result, None)
+            works.append(work)
+        else:
+            launch_together(works)
+            result, works = run_passes(q, prepared, result), []
+    launch_together(works)
+    assert result is not None
+    return result
 
 
 def _prepared(steps: Chain, x: Tensor, other: Tensor | None) -> list[Pass]:
@@ -60,26 +93,29 @@ def _resized(size: tuple[int, int], how: int) -> tuple[int, int]:
     return (h // 2, w // 2) if how == HALVE else (h, w)
 
 
-def run_passes(x: Tensor, prepared: list[Pass], other: Tensor | None = None, y: Tensor | None = None) -> Tensor:
-    """All passes; the last writes into y, if there is one."""
+def run_passes(x: Tensor, prepared: list[Pass], other: Tensor | None = None) -> Tensor:
+    """All passes, one after another."""
     for one in prepared:
-        h, w = _resized((x.shape[2], x.shape[3]), one.resize_in)
-        out = (len(x), one.channels, *_resized((h, w), one.resize_out))
-        target = x.new_empty(out) if y is None or one is not prepared[-1] else y
-        second = other if one.combines and other is not None else x
-        _pass(one, _rows(x), _rows(second), target, h, w)
-        x = target
+        x, work = _work(one, x, other, None)
+        launch_together([work])
     return x
 
 
-def _rows(x: Tensor) -> Tensor:
+def _work(one: Pass, x: Tensor, other: Tensor | None, y: Tensor | None) -> tuple[Tensor, Work]:
+    """What a pass writes, y if there is one, and the work that does it."""
+    h, w = _resized((x.shape[2], x.shape[3]), one.resize_in)
+    if y is None:
+        y = x.new_empty(len(x), one.channels, *_resized((h, w), one.resize_out))
+    second = other if one.combines and other is not None else x
+    operands = (*flat(dense_rows(x)), *flat(dense_rows(second)), *flat(y))
+    bands = -(-h // ROWS)
+    return y, (
+        run,
+        len(x) * bands if y.numel() else 0,
+        (*operands, one.code, one.numbers, h, w, one.channels, bands),
+    )
+
+
+def dense_rows(x: Tensor) -> Tensor:
     """x with its rows dense."""
     return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
-
-
-def _pass(one: Pass, x: Tensor, other: Tensor, y: Tensor, h: int, w: int) -> None:
-    if not y.numel():
-        return
-    bands = -(-h // ROWS)
-    operands = (*flat(x), *flat(other), *flat(y))
-    launch(run, len(x) * bands, *operands, one.code, one.numbers, h, w, one.channels, bands)

@@ -1,7 +1,8 @@
-"""Chains on the CPU while training: plain torch, but for the convolutions that it is slow at, which are compiled.
+"""Chains on the CPU while training: plain torch, but for what it is slow at.
 
-Those have groups, dilation, or fewer than eight outputs: torch takes their gradients at 1 to 7 GFLOP/s a core,
-others at 30. A batch norm joined with its activation was tried and won nothing.
+Convolutions with groups, dilation, or fewer than eight outputs are compiled: torch takes their gradients at 1 to 7
+GFLOP/s a core, others at 30. So is pooling, a mean as a convolution. Convolutions of 1×1 are products of matrices,
+whose gradients take a tenth of the time. A batch norm joined with its activation was tried and won nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ascseg_cli.kernels.blocks import ROWS
 from ascseg_cli.kernels.chain import reference
-from ascseg_cli.kernels.chain.cpu import run_passes
-from ascseg_cli.kernels.chain.cpu_kernels import ROWS
-from ascseg_cli.kernels.chain.cpu_kernels_backward import by_weight
-from ascseg_cli.kernels.chain.cpu_plan import convolution
-from ascseg_cli.kernels.compiled import flat, launch
+from ascseg_cli.kernels.chain.cpu import dense_rows, run_passes
+from ascseg_cli.kernels.chain.cpu_plan import convolution, passes
+from ascseg_cli.kernels.chain.plan import is_pooling
+from ascseg_cli.kernels.chain.steps import HighPass
+from ascseg_cli.kernels.compiled import Kernel, flat, launch
+
+by_maximum = Kernel("chain.cpu_kernels_backward", "by_maximum")
+by_weight = Kernel("chain.cpu_kernels_backward", "by_weight")
 
 _STRIPS = 8  # shares of an image whose sums are kept apart: whatever the threads, one order of adding
 
@@ -26,13 +31,34 @@ _STRIPS = 8  # shares of an image whose sums are kept apart: whatever the thread
 def chain(x: Tensor, steps: Sequence[nn.Module], other: Tensor | None = None) -> Tensor:
     """See `kernels.chain.chain`; float32 on the CPU."""
     for step in steps:
-        x = _convolve(x, step) if _is_slow(step) else reference.chain(x, [step], other)
+        x = _step(x, step, other)
     return x
+
+
+def _step(x: Tensor, step: Any, other: Tensor | None) -> Tensor:
+    if isinstance(step, nn.Linear) or _is_pointwise(step):
+        return _pointwise(x, step.weight.flatten(1), step.bias)
+    if _is_slow(step):
+        bias = x.new_zeros(step.out_channels) if step.bias is None else step.bias
+        return _Convolution.apply(x, step.weight, bias, int(step.dilation[0]), step.groups)
+    if is_pooling(step, nn.MaxPool2d, 2) or is_pooling(step, nn.MaxPool2d, 3):
+        return _Maximum.apply(x, step)
+    if isinstance(step, HighPass) or is_pooling(step, nn.AvgPool2d, 3):
+        return _Convolution.apply(
+            x, _window(x, isinstance(step, HighPass)), x.new_zeros(x.shape[1]), 1, x.shape[1]
+        )
+    return reference.chain(x, [step], other)
 
 
 def side_by_side(x: Tensor, chains: Sequence[Sequence[nn.Module]]) -> Tensor:
     """See `kernels.chain.side_by_side`. Chains that begin by resizing x alike share its result."""
     return reference.side_by_side(x, chains, run=chain)
+
+
+def _is_pointwise(step: nn.Module) -> bool:
+    if not isinstance(step, nn.Conv2d) or step.kernel_size != (1, 1) or step.groups != 1:
+        return False
+    return step.stride == (1, 1) and step.padding == (0, 0)
 
 
 def _is_slow(step: nn.Module) -> bool:
@@ -46,9 +72,37 @@ def _is_slow(step: nn.Module) -> bool:
     return known and hard and step.groups in (1, step.out_channels)
 
 
-def _convolve(x: Tensor, step: Any) -> Tensor:
-    bias = x.new_zeros(step.out_channels) if step.bias is None else step.bias
-    return _Convolution.apply(x, step.weight, bias, int(step.dilation[0]), step.groups)
+def _window(x: Tensor, high_pass: bool) -> Tensor:
+    """The weights of a mean over 3×3 neighbours, or of what is left without it: (c, 1, 3, 3)."""
+    weight = x.new_full((x.shape[1], 1, 3, 3), 1 / 9)
+    if high_pass:
+        weight.neg_()[:, :, 1, 1] += 1
+    return weight
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """weight (c', c) times every pixel of x (b, c, h, w), plus bias (c',): (b, c', h, w)."""
+    pixels, weights = x.flatten(2), weight.expand(len(x), -1, -1)
+    y = torch.bmm(weights, pixels) if bias is None else torch.baddbmm(bias[:, None], weights, pixels)
+    return y.unflatten(2, x.shape[2:])
+
+
+class _Maximum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: nn.MaxPool2d) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.size = step.kernel_size
+        return run_passes(x, passes([step], x.shape[1], 0))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        gx = torch.zeros_like(x, memory_format=torch.contiguous_format)
+        operands = (*flat(dense_rows(x)), *flat(dense_rows(gradient)), flat(gx)[0])
+        planes = len(x) * x.shape[1] if x.numel() else 0
+        launch(by_maximum, planes, *operands, ctx.size, *x.shape[1:])
+        return gx, None
 
 
 class _Convolution(torch.autograd.Function):
@@ -87,7 +141,6 @@ def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int,
     strips = min(_STRIPS, max(1, -(-h // ROWS)))
     sums = x.new_zeros(len(x) * strips, weight.numel(), dtype=torch.float64)
     head = convolution(weight, None, dilation, groups).code
-    rows = (t if t.stride(3) == 1 or w == 1 else t.contiguous() for t in (x, gradient))
-    operands = [part for t in rows for part in flat(t)]
+    operands = [part for t in (x, gradient) for part in flat(dense_rows(t))]
     launch(by_weight, len(sums) if x.numel() else 0, *operands, head, flat(sums)[0], h, w, strips)
     return sums.sum(0).to(weight.dtype).view_as(weight)

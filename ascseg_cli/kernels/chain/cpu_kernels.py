@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.blocks import ROWS, WIDTH
 from ascseg_cli.kernels.chain.codes import (
     ADD,
     ALONE,
@@ -33,7 +34,6 @@ from ascseg_cli.kernels.chain.codes import (
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import gelu, larger, sigmoid
 from ascseg_cli.kernels.lanes import (
-    WIDTH,
     evens,
     fma,
     load,
@@ -47,7 +47,6 @@ from ascseg_cli.kernels.lanes import (
     store,
 )
 
-ROWS = 8  # of a band, the share of an image that is one task: even, for the pooling by 2
 SLACK = 2 * WIDTH  # numbers beyond a scratch row's last that may be written
 
 # fields of a pass

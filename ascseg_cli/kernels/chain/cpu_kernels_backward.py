@@ -1,6 +1,6 @@
-"""The gradient of a convolution's weights in numba: rows of pixels in vectors, each tap a sum over all of them.
+"""Gradients of chains in numba: of a convolution's weights, each tap a sum over all pixels, and of maxima.
 
-The gradient of its input is itself a convolution, which `cpu_kernels.run` computes.
+The gradient of a convolution's input is itself a convolution, which `cpu_kernels.run` computes.
 """
 
 # mypy: allow-untyped-defs
@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.blocks import ROWS, WIDTH
 from ascseg_cli.kernels.chain.cpu_kernels import (
     CHANNELS_IN,
     CHANNELS_OUT,
     DENSE,
     DILATION,
     OVER,
-    ROWS,
     K,
     copy_row,
     read_band,
 )
 from ascseg_cli.kernels.compiled import compiled
-from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, spread, total
+from ascseg_cli.kernels.elementary import larger
+from ascseg_cli.kernels.lanes import (
+    evens,
+    fma,
+    load,
+    merged_high,
+    merged_low,
+    odds,
+    part,
+    spread,
+    store,
+    total,
+    where_less,
+)
 
 
 @part
@@ -67,3 +80,72 @@ def by_weight(first, last, x, xs, gy, gs, head, sums, h, w, strips):
                         channel = i if head[OVER] == DENSE else o * each + i
                         place = (channel * rows + row - begin) * pitch
                         _products(g, band, place, k, d, pitch, length, sums, ((task * out + o) * each + i) * k * k)
+
+
+@part
+def _to_first(v, highest, rest):
+    """Of `rest`, what goes to v, and what is left for later places: all or nothing."""
+    return where_less(v, highest, spread(0.0), rest), where_less(v, highest, rest, spread(0.0))
+
+
+@part
+def _back_through_halving(x, g, gx, pitch):
+    """A row of g to two rows of x: each number to the first of the four that are the largest."""
+    for j in range(0, pitch // 2, WIDTH):
+        upper, upper_next = load(x, 2 * j), load(x, 2 * j + WIDTH)
+        lower, lower_next = load(x, pitch + 2 * j), load(x, pitch + 2 * j + WIDTH)
+        a, b = evens(upper, upper_next), odds(upper, upper_next)
+        c, d = evens(lower, lower_next), odds(lower, lower_next)
+        highest = larger(larger(a, b), larger(c, d))
+        a, rest = _to_first(a, highest, load(g, j))
+        b, rest = _to_first(b, highest, rest)
+        c, d = _to_first(c, highest, rest)
+        store(gx, 2 * j, merged_low(a, b))
+        store(gx, 2 * j + WIDTH, merged_high(a, b))
+        store(gx, pitch + 2 * j, merged_low(c, d))
+        store(gx, pitch + 2 * j + WIDTH, merged_high(c, d))
+
+
+@part
+def _back_through_maximum(x, g, gx, at, pitch, w):
+    """A row of g added to three rows of gx, which lie as the bordered rows of x do."""
+    for j in range(0, w, WIDTH):
+        rest, highest = load(g, j), load(x, at + j)
+        for tap in range(1, 9):
+            highest = larger(highest, load(x, at + tap // 3 * pitch + tap % 3 + j))
+        for tap in range(9):
+            place = at + tap // 3 * pitch + tap % 3 + j
+            here, rest = _to_first(load(x, place), highest, rest)
+            store(gx, place, load(gx, place) + here)
+
+
+@compiled
+def by_maximum(first, last, x, xs, gy, gs, gx, size, channels, h, w):
+    """What maxima of 2 × 2 (size 2, halved) or 3 × 3 pixels hand back to the planes first … last - 1 of x.
+
+    gx is dense; where h or w is odd, halving leaves its last row or column as it is.
+    """
+    pitch = (w + 2 + 2 * WIDTH - 1) // (2 * WIDTH) * 2 * WIDTH
+    count = (h + 2) * pitch + 2 * WIDTH
+    bordered, sums = np.full(count, np.float32(-np.inf), np.float32), np.zeros(count, np.float32)
+    g = np.zeros(pitch, np.float32)
+    for plane in range(first, last):
+        image, c = plane // channels, plane % channels
+        at_x, at_g, at_gx = image * xs[0] + c * xs[1], image * gs[0] + c * gs[1], plane * h * w
+        if size == 2:
+            for row in range(h // 2):
+                copy_row(x, at_x + 2 * row * xs[2], bordered, 0, w)
+                copy_row(x, at_x + (2 * row + 1) * xs[2], bordered, pitch, w)
+                copy_row(gy, at_g + row * gs[2], g, 0, w // 2)
+                _back_through_halving(bordered, g, sums, pitch)
+                copy_row(sums, 0, gx, at_gx + 2 * row * w, w)
+                copy_row(sums, pitch, gx, at_gx + (2 * row + 1) * w, w)
+        else:
+            sums[:] = 0
+            for row in range(h):
+                copy_row(x, at_x + row * xs[2], bordered, (row + 1) * pitch + 1, w)
+            for row in range(h):
+                copy_row(gy, at_g + row * gs[2], g, 0, w)
+                _back_through_maximum(bordered, g, sums, row * pitch, pitch, w)
+            for row in range(h):
+                copy_row(sums, (row + 1) * pitch + 1, gx, at_gx + row * w, w)

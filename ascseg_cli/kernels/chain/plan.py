@@ -56,11 +56,11 @@ def convolution_draft(weight: Tensor, bias: Tensor | None, dilation: int, groups
 def _add(drafts: list[Draft], step: nn.Module, others: int) -> None:
     if isinstance(step, nn.Upsample) and step.scale_factor == 2 and step.align_corners and step.mode == "bilinear":
         _resize(drafts, k.DOUBLE)
-    elif isinstance(step, nn.MaxPool2d) and (step.kernel_size, step.stride, step.padding) == (2, 2, 0):
+    elif is_pooling(step, nn.MaxPool2d, 2):
         _resize(drafts, k.HALVE)
-    elif isinstance(step, nn.MaxPool2d) and (step.kernel_size, step.stride, step.padding) == (3, 1, 1):
+    elif is_pooling(step, nn.MaxPool2d, 3):
         _over(drafts, k.MAXIMUM, 3, 1, [])
-    elif isinstance(step, nn.AvgPool2d) and (step.kernel_size, step.stride, step.padding) == (3, 1, 1):
+    elif is_pooling(step, nn.AvgPool2d, 3):
         _over(drafts, k.GROUPED, 3, 1, _window(drafts, 0.0, 1 / 9))
     elif isinstance(step, HighPass):
         _over(drafts, k.GROUPED, 3, 1, _window(drafts, 1.0, -1 / 9))
@@ -70,6 +70,12 @@ def _add(drafts: list[Draft], step: nn.Module, others: int) -> None:
         _pointwise(drafts, [_number(step.weight)[:, :, None, None], _bias(step.bias, step.out_features)])
     else:
         _pixelwise(_open(drafts), step, others)
+
+
+def is_pooling(step: nn.Module, kind: type[nn.Module], size: int) -> bool:
+    """Whether a step pools by 2 (size 2) or over 3×3 neighbours."""
+    form = {2: (2, 2, 0), 3: (3, 1, 1)}[size]
+    return isinstance(step, kind) and (step.kernel_size, step.stride, step.padding) == form
 
 
 def _pixelwise(draft: Draft, step: nn.Module, others: int) -> None:

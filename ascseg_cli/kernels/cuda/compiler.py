@@ -32,7 +32,7 @@ def machine_code(source: Path, constants: Mapping[str, int | str], capability: t
     code = source.read_bytes()
     parts = [str(_version()).encode(), code, *headers.values(), *(option.encode() for option in options)]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-    folder = _cache_folder()
+    folder = cache_folder()
     kept = folder / f"{source.parent.name}-{source.stem}-{key}.cubin" if folder else None
     if kept and kept.is_file():
         return kept.read_bytes()
@@ -86,7 +86,7 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 @functools.cache
-def _cache_folder() -> Path | None:
+def cache_folder() -> Path | None:
     """`ASCSEG_HOME`/cuda, else cuda in the user's cache folder; None where it can't be made."""
     import platformdirs
 

@@ -9,8 +9,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.compiled import flat, launch, split
-from ascseg_cli.kernels.deform_depthwise.cpu_kernels import LANES, PIXELS, deform, deform_backward
+from ascseg_cli.kernels.blocks import LANES, PIXELS
+from ascseg_cli.kernels.compiled import Kernel, flat, launch, split
+
+deform = Kernel("deform_depthwise.cpu_kernels", "deform")
+deform_backward = Kernel("deform_depthwise.cpu_kernels", "deform_backward")
+pack = Kernel("deform_depthwise.cpu_kernels", "pack")
 
 
 def deform_depthwise(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
@@ -75,11 +79,10 @@ def _like(x: Tensor) -> Tensor:
 def _pixels(x: Tensor) -> Any:
     """x (b, c, h, w) as (b, h·w + 1, channels): whole vectors of channels, and zeros for all outside."""
     b, c, h, w = x.shape
-    packed = x.new_empty(b, h * w + 1, -(-c // LANES) * LANES)
-    packed[:, -1] = 0
-    packed[:, :, c:] = 0
-    packed[:, :-1, :c] = x.detach().flatten(2).transpose(1, 2)
-    return flat(packed)[0]
+    lanes, bands = -(-c // LANES) * LANES, split(b, -(-h * w // PIXELS))
+    packed = flat(x.new_empty(b, h * w + 1, lanes))[0]
+    launch(pack, b * bands if x.numel() else 0, *flat(x.flatten(2)), packed, c, lanes, h * w, bands)
+    return packed
 
 
 def _taps(weight: Tensor) -> Any:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.blocks import LANES, PIXELS, WIDTH
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.lanes import (
-    WIDTH,
     floor,
     fma,
     least,
@@ -23,12 +23,10 @@ from ascseg_cli.kernels.lanes import (
     spread_whole,
     store,
     total,
+    turn,
     where_less,
     whole,
 )
-
-LANES = 8  # channels in a vector: what the first stage of the default network has
-PIXELS = 64  # a block whose places, 14 KB, stay in the first-level cache
 
 # Scratch: `place` holds, for each tap and neighbour (above left, above right, below left, below right), the pixel;
 # `shift`, for each tap, how far the sample lies below and right of the first; `line`, rows and columns.
@@ -94,6 +92,32 @@ def _share(size, band, bands):
 
 
 @part
+def _pack(x, at, xs, count, packed, to, c, lanes):
+    """So many pixels from rows of channels to vectors of channels."""
+    for lane in range(0, lanes, LANES):
+        done = count // 8 * 8 if xs[2] == 1 and lane + LANES <= c else 0
+        for i in range(0, done, 8):
+            turn(x, at + lane * xs[1] + i, xs[1], packed, to + i * lanes + lane, lanes)
+        for channel in range(lane, lane + LANES):
+            for i in range(done, count):
+                packed[to + i * lanes + channel] = x[at + channel * xs[1] + i * xs[2]] if channel < c else 0
+
+
+@compiled
+def pack(first, last, x, xs, packed, c, lanes, size, bands):
+    """Pixels of the bands first … last - 1 from x (b, c, h·w) of any strides to (b, h·w + 1, lanes)."""
+    for task in range(first, last):
+        image = task // bands
+        begin, end = _share(size, task % bands, bands)
+        to = image * (size + 1) * lanes
+        for start in range(begin, end, PIXELS):
+            count = min(PIXELS, end - start)
+            _pack(x, image * xs[0] + start * xs[2], xs, count, packed, to + start * lanes, c, lanes)
+        if end == size:
+            packed[to + size * lanes : to + (size + 1) * lanes] = 0
+
+
+@part
 def _between(a, b, t):
     return fma(b - a, t, a)
 
@@ -114,10 +138,14 @@ def _convolve(x, at_x, weight, lane, lanes, place, shift, i):
 
 @part
 def _write_out(out, lanes, y, ys, image, c, start, count):
+    at = image * ys[0] + start * ys[3]
+    done = count // 8 * 8 if ys[3] == 1 else 0
+    for channel in range(0, c // 8 * 8, 8):
+        for i in range(0, done, 8):
+            turn(out, i * lanes + channel, lanes, y, at + channel * ys[1] + i, ys[1])
     for channel in range(c):
-        at = image * ys[0] + channel * ys[1]
-        for i in range(count):
-            y[at + (start + i) * ys[3]] = out[i * lanes + channel]
+        for i in range(done if channel < c // 8 * 8 else 0, count):
+            y[at + channel * ys[1] + i * ys[3]] = out[i * lanes + channel]
 
 
 @compiled

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.compiled import flat, launch
-from ascseg_cli.kernels.lanes import WIDTH
-from ascseg_cli.kernels.mamba_mixer.cpu_kernels import CHUNK, mix
-from ascseg_cli.kernels.mamba_mixer.cpu_kernels_backward import mix_backward
+from ascseg_cli.kernels.blocks import CHUNK, WIDTH
+from ascseg_cli.kernels.compiled import Kernel, flat, launch, split
 from ascseg_cli.kernels.mamba_mixer.rows import grouped
+
+leave = Kernel("mamba_mixer.cpu_kernels", "leave")
+mix = Kernel("mamba_mixer.cpu_kernels", "mix")
+mix_backward = Kernel("mamba_mixer.cpu_kernels_backward", "mix_backward")
 
 Places = tuple[int, ...]
 Sizes = tuple[int, int, int, int]
@@ -34,7 +36,10 @@ def mamba_mixer(
     D: Tensor,
     out_proj: Tensor,
 ) -> Tensor:
-    """See `kernels.mamba_mixer.mamba_mixer`; float32 on the CPU. A row of the batch is a thread's share."""
+    """See `kernels.mamba_mixer.mamba_mixer`; float32 on the CPU.
+
+    A row of the batch is a task; where threads are more, each takes some of a row's inner channels.
+    """
     if t.dtype != torch.float32:
         raise ShapeError(f"t is {t.dtype}; the cpu backend takes torch.float32", "use --backend auto")
     (e, n), r = A_log.shape, dt_proj.shape[1]
@@ -73,10 +78,15 @@ def _planar(t: Tensor) -> Tensor:
 
 def _forward(t: Tensor, weights: Tensor, places: Places, sizes: Sizes, keep: bool) -> tuple[Tensor, Tensor]:
     """y (b, l, d), and if wanted the states at the start of each chunk, (b, chunks, e, n)."""
-    (b, l, _), (_, e, n, _) = t.shape, sizes
+    (b, l, d), (_, e, n, _) = t.shape, sizes
     y, carries = _planar(t), t.new_empty(b, -(-l // CHUNK) if keep else 0, e, n)
-    tasks = b if y.numel() else 0
-    launch(mix, tasks, *flat(t), flat(weights)[0], places, *flat(y), flat(carries)[0], keep, l, *sizes)
+    parts = 1 if b >= torch.get_num_threads() else split(b, e)
+    wide = t.new_empty(b if parts > 1 else 0, e, l).transpose(1, 2)
+    rows, numbers = b if y.numel() else 0, flat(weights)[0]
+    results = *flat(y), *flat(wide), flat(carries)[0]
+    launch(mix, rows * parts, *flat(t), numbers, places, *results, keep, l, *sizes, parts)
+    if parts > 1:
+        launch(leave, rows * -(-l // CHUNK), *flat(wide), numbers, places, *flat(y), l, d, e)
     return y, carries
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.blocks import CHUNK, WIDTH
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import sigmoid
-from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, spread, spread_at, store
+from ascseg_cli.kernels.lanes import fma, load, part, spread, spread_at, store
 from ascseg_cli.kernels.selective_scan.cpu_kernels import (
-    CHUNK,
     GATE,
     GY,
     OUT,
@@ -90,22 +90,32 @@ def copy(source, at, target, to):
 
 
 @part
-def write_chunk(source, t, ts, row, start, count, d):
-    """d channels of a chunk into a tensor (b, l, d)."""
-    for c in range(d):
-        place = row * ts[0] + start * ts[1] + c * ts[2]
-        for k in range(count):
+def write_chunk(source, t, ts, row, start, count, begin, end):
+    """The channels begin … end - 1 of a chunk into a tensor (b, l, channels)."""
+    for c in range(begin, end):
+        place, done = row * ts[0] + start * ts[1] + c * ts[2], 0
+        if ts[1] == 1:
+            done = count // WIDTH * WIDTH
+            for k in range(0, done, WIDTH):
+                store(t, place + k, load(source, c * CHUNK + k))
+        for k in range(done, count):
             t[place + k * ts[1]] = source[c * CHUNK + k]
 
 
 @compiled
-def mix(first, last, t, ts, weights, at, y, ys, carries, keep, l, d, e, n, r):
+def mix(first, last, t, ts, weights, at, y, ys, wide, ws, carries, keep, l, d, e, n, r, parts):
+    """The tasks first … last - 1, one of `parts` shares of a row's inner channels each.
+
+    Where there are several, they leave the inner channels in `wide` (b, l, e), for `leave` to project.
+    """
     line, work = np.zeros(GY, np.float32), np.zeros(TO_DRIVE, np.float32)
     b_k, c_k = np.zeros(CHUNK * n, np.float32), np.zeros(CHUNK * n, np.float32)
     tokens, low = np.zeros(d * CHUNK, np.float32), np.zeros(r * CHUNK, np.float32)
     x, z, outs = np.zeros(e * CHUNK, np.float32), np.zeros(e * CHUNK, np.float32), np.zeros(e * CHUNK, np.float32)
     chunks = (l + CHUNK - 1) // CHUNK
-    for row in range(first, last):
+    for task in range(first, last):
+        row, share = task // parts, task % parts
+        begin, end = e * share // parts, e * (share + 1) // parts
         raw, states = np.zeros(e * PITCH, np.float32), np.zeros(e * n, np.float32)
         for chunk in range(chunks):
             start = chunk * CHUNK
@@ -121,7 +131,7 @@ def mix(first, last, t, ts, weights, at, y, ys, carries, keep, l, d, e, n, r):
             project(weights, at[LOW], e, 1, r, e, x, low, 0, CHUNK, False)
             states_vectors(x, weights, at[B], e, n, count, b_k)
             states_vectors(x, weights, at[C], e, n, count, c_k)
-            for c in range(e):
+            for c in range(begin, end):
                 copy(x, c * CHUNK, line, X)
                 copy(z, c * CHUNK, line, GATE)
                 project(weights, at[DT_PROJ] + c * r, r, 1, 1, r, low, line, RAW, CHUNK, False)
@@ -134,5 +144,22 @@ def mix(first, last, t, ts, weights, at, y, ys, carries, keep, l, d, e, n, r):
                     store(states, c * n + tile, state)
                 gate(line)
                 copy(line, OUT, outs, c * CHUNK)
-            project(weights, at[OUT_PROJ], e, 1, d, e, outs, tokens, 0, CHUNK, False)
-            write_chunk(tokens, y, ys, row, start, count, d)
+            if parts == 1:
+                project(weights, at[OUT_PROJ], e, 1, d, e, outs, tokens, 0, CHUNK, False)
+                write_chunk(tokens, y, ys, row, start, count, 0, d)
+            else:
+                write_chunk(outs, wide, ws, row, start, count, begin, end)
+
+
+@compiled
+def leave(first, last, wide, ws, weights, at, y, ys, l, d, e):
+    """out_proj of the chunks first … last - 1 of all rows."""
+    outs, tokens = np.zeros(e * CHUNK, np.float32), np.zeros(d * CHUNK, np.float32)
+    chunks = (l + CHUNK - 1) // CHUNK
+    for task in range(first, last):
+        row, start = task // chunks, task % chunks * CHUNK
+        count = min(CHUNK, l - start)
+        for c in range(e):
+            channel(wide, ws, row, start, c, count, outs, c * CHUNK)
+        project(weights, at[OUT_PROJ], e, 1, d, e, outs, tokens, 0, CHUNK, False)
+        write_chunk(tokens, y, ys, row, start, count, 0, d)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.blocks import CHUNK, WIDTH
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import sigmoid
-from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, row_totals, spread, spread_at, store, total
+from ascseg_cli.kernels.lanes import fma, load, part, row_totals, spread, spread_at, store, total
 from ascseg_cli.kernels.mamba_mixer.cpu_kernels import (
     CONV,
     CONV_BIAS,
@@ -34,7 +35,6 @@ from ascseg_cli.kernels.mamba_mixer.cpu_kernels import (
 )
 from ascseg_cli.kernels.selective_scan.cpu_kernels import (
     BY_DRIVE,
-    CHUNK,
     GATE,
     GY,
     OUT,
@@ -211,4 +211,4 @@ def mix_backward(first, last, t, ts, gy, gs, weights, at, carries, gt, gts, sums
             _outer(gz, e, tokens, d, CHUNK, 0, by, at[IN_PROJ] + e * d)
             project(weights, at[IN_PROJ], 1, d, d, e, graw, gtokens, 0, CHUNK, False)
             project(weights, at[IN_PROJ] + e * d, 1, d, d, e, gz, gtokens, 0, CHUNK, True)
-            write_chunk(gtokens, gt, gts, row, start, count, d)
+            write_chunk(gtokens, gt, gts, row, start, count, 0, d)

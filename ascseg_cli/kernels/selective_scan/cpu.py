@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.compiled import flat, launch, split
-from ascseg_cli.kernels.lanes import WIDTH
-from ascseg_cli.kernels.selective_scan.cpu_kernels import CHUNK, scan, scan_backward
+from ascseg_cli.kernels.blocks import CHUNK, WIDTH
+from ascseg_cli.kernels.compiled import Kernel, flat, launch, split
+
+scan = Kernel("selective_scan.cpu_kernels", "scan")
+scan_backward = Kernel("selective_scan.cpu_kernels", "scan_backward")
 
 
 def selective_scan(

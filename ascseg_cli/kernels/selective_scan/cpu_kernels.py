@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ascseg_cli.kernels.blocks import CHUNK, WIDTH
 from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import exp, sigmoid, softplus, without_denormals
-from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, row_totals, spread, spread_at, store
-
-CHUNK = 64  # tokens, a multiple of WIDTH: a chunk's scratch, 30 KB, stays in the first-level cache
+from ascseg_cli.kernels.lanes import fma, load, part, row_totals, spread, spread_at, store
 
 # rows of the scratch `line`, one number a token
 X, RAW, STEP, DRIVE, OUT, GATE, GY, G, BY_DRIVE, BY_STEP = (row * CHUNK for row in range(10))
@@ -27,8 +26,12 @@ PRODUCTS, TO_DRIVE, TO_STEP, DECAYS, STATES = (block * CHUNK * WIDTH for block i
 @part
 def channel(t, ts, row, start, c, count, line, at):
     """One channel's numbers of a chunk; zeros after its end."""
-    source = row * ts[0] + start * ts[1] + c * ts[2]
-    for k in range(count):
+    source, done = row * ts[0] + start * ts[1] + c * ts[2], 0
+    if ts[1] == 1:
+        done = count // WIDTH * WIDTH
+        for k in range(0, done, WIDTH):
+            store(line, at + k, load(t, source + k))
+    for k in range(done, count):
         line[at + k] = t[source + k * ts[1]]
     for k in range(count, CHUNK):
         line[at + k] = np.float32(0.0)

@@ -17,14 +17,14 @@ from ascseg_cli.kernels.selective_scan import selective_scan
 
 USE = """
 import numba, torch
-from ascseg_cli.kernels import backend, compiled
+from ascseg_cli.kernels import backend, machine_code
 from ascseg_cli.kernels.deform_depthwise import cpu_kernels, deform_depthwise
 with backend.using("cpu"):
     y = deform_depthwise(torch.ones(1, 1, 3, 3), torch.zeros(1, 18, 3, 3), torch.ones(1, 1, 3, 3))
 assert y[0, 0].tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]], y
 stats = cpu_kernels.deform.stats
 hits, misses = (sum(counts.values()) for counts in (stats.cache_hits, stats.cache_misses))
-print(compiled.cache_folder(), hits, misses, repr(numba.config.CACHE_DIR), sep="|")
+print(machine_code.cache_folder(), hits, misses, repr(numba.config.CACHE_DIR), sep="|")
 """
 
 

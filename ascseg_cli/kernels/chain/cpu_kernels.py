@@ -30,7 +30,7 @@ from ascseg_cli.kernels.chain.codes import (
     RELU,
     SIGMOID,
 )
-from ascseg_cli.kernels.compiled import compiled
+from ascseg_cli.kernels.machine_code import compiled
 from ascseg_cli.kernels.elementary import gelu, larger, sigmoid
 from ascseg_cli.kernels.lanes import (
     WIDTH,

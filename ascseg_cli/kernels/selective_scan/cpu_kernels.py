@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ascseg_cli.kernels.compiled import compiled
+from ascseg_cli.kernels.machine_code import compiled
 from ascseg_cli.kernels.elementary import exp, sigmoid, softplus, without_denormals
 from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, row_totals, spread, spread_at, store
 

@@ -60,6 +60,20 @@ def read_pixels(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.nda
     return np.ascontiguousarray(values)
 
 
+@dataclass(frozen=True)
+class Mask:
+    """A mask file read by the rule of `read_mask`.
+
+    pixels   (h, w) bool
+    largest  value in the file, after 16 bit became 8
+    others   pixels that are neither 0 nor full (1, or 255): grey halos, classes
+    """
+
+    pixels: np.ndarray
+    largest: int
+    others: int = 0
+
+
 def read_mask(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The mask, (h, w) bool, by the values in the file.
 
@@ -67,18 +81,24 @@ def read_mask(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
     (16 bit as round(x / 257), unless no value exceeds 255; colours by their largest channel).
     Raises InputError, also for a palette of several classes.
     """
+    return read_mask_file(source, max_pixels=max_pixels).pixels
+
+
+def read_mask_file(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
+    """The mask as `read_mask` reads it, with what its values were. Raises InputError."""
     samples = _read(source, max_pixels)
     values = samples.values if samples.values.ndim == 2 else samples.values.max(axis=2)
     largest = int(values.max())
     if largest == samples.step:
-        return values > 0
+        return Mask(values > 0, 1)
     if samples.palette is not None and 1 < largest <= 127:
         raise InputError(
             f"a palette mask with indices up to {largest}: neither 0/1 nor 0/255", "save one class as 0/255 grey"
         )
     if values.dtype == np.uint16 and largest > 255:
-        values = _EIGHT_BIT[values]
-    return values > 127
+        values, largest = _EIGHT_BIT[values], int(_EIGHT_BIT[largest])
+    full = np.count_nonzero(values == 255)
+    return Mask(values > 127, largest, np.count_nonzero(values) - int(full))
 
 
 _EIGHT_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)  # = round(x / 257): no ties

@@ -1,0 +1,133 @@
+"""What the figures of all images come to: means with intervals, and the protocols that the literature uses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ascseg_cli.evaluation.bootstrap import Plan, grouped, intervals
+from ascseg_cli.evaluation.metrics import METRICS, Counts, case_of
+from ascseg_cli.evaluation.table import Table
+
+PROTOCOLS = {
+    "per_image": "mean over images",
+    "pooled": "all pixels as one image (ASC-Seg's paper, VM-UNet)",
+    "isic": "mean IoU, below .65 counted as 0 (ISIC 2018 and later)",
+    "polyp255": "mean over 256 thresholds (PraNet and the polyp papers)",
+}
+ISIC_LIMIT = 0.65
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a summary.
+
+    low, high  its interval; None where there are too few images
+    n          images it rests on
+    filled     of them with a stated value in place of an undefined one
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    filled: int = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything over all images.
+
+    metrics    by metric
+    protocols  by protocol and metric; None where masks alone can't tell
+    cases      images by what their masks hold, see metrics.case_of
+    """
+
+    metrics: dict[str, Figure]
+    protocols: dict[str, dict[str, Figure] | None]
+    cases: dict[str, int]
+
+    def find(self, name: str) -> Figure | None:
+        """The figure `dice`, or `pooled.iou`; None where there is no such figure."""
+        protocol, _, metric = name.rpartition(".")
+        return (self.protocols.get(protocol) or {}).get(metric) if protocol else self.metrics.get(metric)
+
+
+def summarise(table: Table, plan: Plan, groups: np.ndarray | None, scale: float) -> Summary:
+    """Means and protocols of a table with at least one image.
+
+    groups  (n,) number of each image's group; None: each image is its own
+    scale   the unit's length of a pixel
+    """
+    values = np.stack([table.filled(name, scale) for name in table.metrics], axis=1)
+    defined = ~np.isnan(values)
+    iou = table.column("iou")
+    tops, bottoms, pooled = _pooled(table)
+    all_tops = [np.where(defined, values, 0.0), tops, np.where(iou >= ISIC_LIMIT, iou, 0.0)[:, None]]
+    all_bottoms = [defined.astype(float), bottoms, np.ones((len(iou), 1))]
+    figures = _figures(np.concatenate(all_tops, 1), np.concatenate(all_bottoms, 1), groups, plan)
+    filled = [int((np.isnan(table.column(n)) & defined[:, i]).sum()) for i, n in enumerate(table.metrics)]
+    count = len(table.metrics)
+    means = {
+        name: Figure(*figures[i], int(defined[:, i].sum()), filled[i]) for i, name in enumerate(table.metrics)
+    }
+    protocols: dict[str, dict[str, Figure] | None] = {
+        "per_image": {name: figure for name, figure in means.items() if not name.startswith("polyp255")},
+        "pooled": {name: Figure(*figures[count + i], len(iou)) for i, name in enumerate(pooled)},
+        "isic": {"iou": Figure(*figures[-1], len(iou))},
+        "polyp255": {n: means[f"polyp255_{n}"] for n in ("dice", "iou")} if "polyp255_iou" in means else None,
+    }
+    if table.reliability is not None and (pooled_figures := protocols["pooled"]) is not None:
+        pooled_figures["ece"] = Figure(table.reliability.error(), None, None, len(iou))
+    return Summary(means, protocols, _cases(table))
+
+
+def _figures(
+    tops: np.ndarray, bottoms: np.ndarray, groups: np.ndarray | None, plan: Plan
+) -> list[tuple[float | None, float | None, float | None]]:
+    bounds = intervals(grouped(tops, groups), grouped(bottoms, groups), plan)
+    sums = zip(tops.sum(axis=0), bottoms.sum(axis=0))
+    means = [float(top / bottom) if bottom else None for top, bottom in sums]
+    return [(mean, *(bound or (None, None))) for mean, bound in zip(means, bounds)]
+
+
+def _pooled(table: Table) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Numerators and denominators (n, m) whose sums make the pooled figures, and these figures' names."""
+    tp, fp, fn, tn = (table.column(name) for name in ("tp", "fp", "fn", "tn"))
+    ratios = {
+        "dice": (2 * tp, 2 * tp + fp + fn),
+        "iou": (tp, tp + fp + fn),
+        "sensitivity": (tp, tp + fn),
+        "specificity": (tn, tn + fp),
+        "precision": (tp, tp + fp),
+        "accuracy": (tp + tn, tp + fp + fn + tn),
+    }
+    tops, bottoms = (np.stack([pair[i] for pair in ratios.values()], axis=1) for i in (0, 1))
+    return tops, bottoms, tuple(ratios)
+
+
+def _cases(table: Table) -> dict[str, int]:
+    columns = [table.column(name).astype(np.int64).tolist() for name in ("tp", "fp", "fn", "tn")]
+    found = Counter(case_of(Counts(*row)) for row in zip(*columns))
+    return {case: found[case] for case in ("found", "missed", "false_alarm", "both_empty")}
+
+
+def to_json(summary: Summary) -> dict[str, object]:
+    """`summary`, `protocols` (numbers by metric) and their intervals, as in `--json`."""
+    protocols = {
+        protocol: figures and {metric: figure.mean for metric, figure in figures.items()}
+        for protocol, figures in summary.protocols.items()
+    }
+    bounds = {
+        protocol: figures and {metric: [figure.low, figure.high] for metric, figure in figures.items()}
+        for protocol, figures in summary.protocols.items()
+    }
+    return {
+        "summary": {name: asdict(figure) for name, figure in summary.metrics.items()},
+        "protocols": protocols,
+        "protocol_intervals": bounds,
+        "cases": summary.cases,
+        "falling": [name for name in summary.metrics if not METRICS[name].rising],
+    }

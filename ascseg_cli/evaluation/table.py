@@ -1,0 +1,90 @@
+"""The figures of all images, column by column: a few hundred bytes an image, so that 100,000 fit anywhere."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ascseg_cli.evaluation.metrics import MASK_METRICS, METRICS, Counts, case_of
+from ascseg_cli.evaluation.probabilities import Reliability
+from ascseg_cli.evaluation.scoring import Scored, Unscored
+
+_PIXELS = ("height", "width", "tp", "fp", "fn", "tn")
+
+
+class Table:
+    """Grows by one image at a time.
+
+    names        of the scored images, in order
+    unscored     images without figures
+    remarks      what their mask files were like: kind -> count
+    reliability  of all images with probabilities
+    """
+
+    def __init__(self, *, with_probabilities: bool = False) -> None:
+        self.metrics = tuple(METRICS) if with_probabilities else MASK_METRICS
+        self.names: list[str] = []
+        self.unscored: list[Unscored] = []
+        self.remarks: Counter[str] = Counter()
+        self.reliability = Reliability.empty() if with_probabilities else None
+        self._numbers = array("d")
+        self._width = len(_PIXELS) + len(self.metrics)
+
+    def add(self, outcome: Scored | Unscored) -> None:
+        """The next image."""
+        if isinstance(outcome, Unscored):
+            self.unscored.append(outcome)
+            return
+        self.names.append(outcome.name)
+        counts = outcome.counts
+        self._numbers.extend((*outcome.size, counts.tp, counts.fp, counts.fn, counts.tn))
+        values = (outcome.values[name] for name in self.metrics)
+        self._numbers.extend(math.nan if value is None else value for value in values)
+        self.remarks.update(kind for kind, _ in outcome.remarks)
+        if self.reliability is not None and outcome.reliability is not None:
+            self.reliability.add(outcome.reliability)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def column(self, name: str) -> np.ndarray:
+        """(n,) float64 of a metric, NaN where undefined, or of one of height, width, tp, fp, fn, tn."""
+        place = (*_PIXELS, *self.metrics).index(name)
+        return np.array(self._numbers, np.float64).reshape(-1, self._width)[:, place]
+
+    def filled(self, name: str, scale: float) -> np.ndarray:
+        """The column as it goes into means: where one mask is empty, distances are the image's diagonal.
+
+        scale  the unit's length of a pixel
+        An area error without a truth is 1, as that of a miss. NaN stays where nothing is defined (probability).
+        """
+        values = self.column(name)
+        kind = METRICS[name].kind
+        if kind == "distance":
+            diagonal = np.hypot(self.column("height"), self.column("width")) * scale
+            return np.where(np.isnan(values), diagonal, values)
+        return np.where(np.isnan(values), 1.0, values) if kind == "error" else values
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One object an image, as in `--json`: the name, every metric (None where undefined), counts and case."""
+        numbers = np.array(self._numbers, np.float64).reshape(-1, self._width)
+        for name, row in zip(self.names, numbers):
+            height, width, *pixels = (int(value) for value in row[: len(_PIXELS)])
+            values = (None if math.isnan(value) else value for value in row[len(_PIXELS) :].tolist())
+            counts = Counts(*pixels)
+            yield {
+                "name": name,
+                **dict(zip(self.metrics, values)),
+                "case": case_of(counts),
+                "height": height,
+                "width": width,
+                "tp": counts.tp,
+                "fp": counts.fp,
+                "fn": counts.fn,
+                "tn": counts.tn,
+            }

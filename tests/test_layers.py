@@ -20,9 +20,20 @@ MAY_IMPORT = {
     "network": {"kernels", "errors"},
     "weights": {"network", "errors"},
     "data": {"errors"},
+    "evaluation": {"data", "kernels", "errors"},
     "inference": {"weights", "network", "kernels", "data", "errors"},
     "training": {"weights", "network", "kernels", "data", "errors"},
-    "cli": {"inference", "training", "weights", "network", "kernels", "data", "errors", "exit_codes"},
+    "cli": {
+        "inference",
+        "evaluation",
+        "training",
+        "weights",
+        "network",
+        "kernels",
+        "data",
+        "errors",
+        "exit_codes",
+    },
     "__main__": {"cli"},
     "__init__": {"inference"},
 }
@@ -67,7 +78,15 @@ def test_errors_import_nothing_of_ours() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["cli.app", "data.decode", "data.discover", "weights.store", "network.checkpoint", "network.metadata"],
+    [
+        "cli.app",
+        "data.decode",
+        "data.discover",
+        "evaluation",
+        "weights.store",
+        "network.checkpoint",
+        "network.metadata",
+    ],
 )
 def test_loading_without_torch(module: str) -> None:
     code = f"import sys, ascseg_cli.{module}; print([m for m in ('torch', 'numba') if m in sys.modules])"

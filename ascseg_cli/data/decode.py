@@ -97,8 +97,8 @@ def read_mask_file(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Mas
         )
     if values.dtype == np.uint16 and largest > 255:
         values, largest = _EIGHT_BIT[values], int(_EIGHT_BIT[largest])
-    full = np.count_nonzero(values == 255)
-    return Mask(values > 127, largest, np.count_nonzero(values) - int(full))
+    others = int(np.count_nonzero(values)) - int(np.count_nonzero(values == 255))
+    return Mask(values > 127, largest, others)
 
 
 _EIGHT_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)  # = round(x / 257): no ties

@@ -1,4 +1,4 @@
-"""The metrics of one prediction against its truth, each defined in docs/metrics.md, and the rules of empty masks."""
+"""The metrics of one prediction against its truth, defined in docs/metrics.md, and the rules of empty masks."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Counts:
 
 
 def case_of(counts: Counts) -> str:
-    """found: both masks hold something · missed: only the truth · false_alarm: only the prediction · both_empty."""
+    """found: both masks hold something · missed: only the truth · false_alarm: only the other · both_empty."""
     pred, truth = counts.tp + counts.fp > 0, counts.tp + counts.fn > 0
     return {
         (True, True): "found",

@@ -14,7 +14,7 @@ _FAR = 1 << 28  # a gap where a column has no edge pixel; its square is an int64
 
 
 def nearest_squares(points: np.ndarray, others: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The squared distance of each point (n, 2) to the nearest of `others` (m, 2), all in a box `size`; (n,) int64."""
+    """Squared distances (n,) int64 of points (n, 2) to the nearest of `others` (m, 2), all in a box `size`."""
     gaps = np.empty(size, np.int32)
     squares = np.empty(len(points), np.int64)
     call(_measure, points, others, gaps, squares)

@@ -1,4 +1,4 @@
-"""Many items through a function by several threads, results in the items' order, only a window of them in memory."""
+"""Many items through a function by several threads: results in the items' order, only a window in memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ Outcome = TypeVar("Outcome")
 _AHEAD = 4  # items for each thread: enough that none waits for a slow one
 
 
-def in_order(
-    function: Callable[[Item], Outcome], items: Iterable[Item], threads: int
-) -> Iterator[Outcome]:
+def in_order(function: Callable[[Item], Outcome], items: Iterable[Item], threads: int) -> Iterator[Outcome]:
     """function(item) for each item, in order. What it raises is raised here; the rest is then given up."""
     pending: deque[Future[Outcome]] = deque()
     with ThreadPoolExecutor(threads, "ascseg-score") as pool:

@@ -26,9 +26,11 @@ class MaskPair:
     """The files of one prediction and of its truth; several are one mask, their union.
 
     name  the prediction's path relative to its folder, posix, without suffix
+    key   the name under which both sides met
     """
 
     name: str
+    key: str
     pred: tuple[Path, ...]
     truth: tuple[Path, ...]
 
@@ -62,13 +64,26 @@ def pair_folders(pred: Path, truth: Path) -> Pairing:
             f"no file of {pred} has the name of one of {truth}: {preds[0][0]} against {truths[0][0]}",
             "are the predictions of another set? Names match without suffix and without _mask, _segmentation, …",
         )
-    pairs = [MaskPair(_stem(ours[n][0][0]), _paths(ours[n]), _paths(theirs[n])) for n in names]
+    pairs = [MaskPair(_stem(ours[n][0][0]), n, _paths(ours[n]), _paths(theirs[n])) for n in names]
     return Pairing(
         tuple(sorted(pairs, key=lambda pair: pair.name)),
         _lone(ours, theirs),
         _lone(theirs, ours),
         left_pred + left_truth,
     )
+
+
+def pair_again(pred: Path, pairs: Iterable[MaskPair]) -> list[MaskPair]:
+    """Another folder of predictions with the truths of `pairs`, under their names. Raises DataError as above."""
+    wanted = {pair.key: pair for pair in pairs}
+    files = _files(pred)
+    groups, _ = _grouped(files, set(wanted))
+    found = [
+        MaskPair(pair.name, key, _paths(groups[key]), pair.truth) for key, pair in wanted.items() if key in groups
+    ]
+    if not found:
+        raise DataError(f"no file of {pred} has the name of an image here, {next(iter(wanted))} for one")
+    return found
 
 
 def _files(folder: Path) -> Named:

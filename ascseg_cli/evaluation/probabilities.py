@@ -30,7 +30,7 @@ class Reliability:
 
     @classmethod
     def of(cls, p: np.ndarray, truth: np.ndarray) -> Reliability:
-        """Of probabilities (h, w) float32 and truth (h, w) bool; bin i holds i/BINS ≤ p < (i + 1)/BINS, the last 1."""
+        """Of probabilities (h, w) float32 and truth (h, w) bool; bin i begins at i/BINS, the last holds 1."""
         flat = p.ravel()
         place = np.minimum((flat * np.float32(BINS)).astype(np.intp), BINS - 1)
         return cls(

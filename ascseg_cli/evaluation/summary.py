@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -11,12 +11,14 @@ from ascseg_cli.evaluation.bootstrap import Plan, grouped, intervals
 from ascseg_cli.evaluation.metrics import METRICS, Counts, case_of
 from ascseg_cli.evaluation.table import Table
 
-PROTOCOLS = {
-    "per_image": "mean over images",
-    "pooled": "all pixels as one image (ASC-Seg's paper, VM-UNet)",
-    "isic": "mean IoU, below .65 counted as 0 (ISIC 2018 and later)",
-    "polyp255": "mean over 256 thresholds (PraNet and the polyp papers)",
+PROTOCOLS = ("per_image", "pooled", "isic", "polyp255")
+QUOTED_BY = {
+    "per_image": "MONAI and most medical papers: mean over images",
+    "pooled": "ASC-Seg, VM-UNet: all pixels as one image",
+    "isic": "ISIC from 2018: mean of IoU, 0 where below .65",
+    "polyp255": "PraNet, polyp papers: mean of 256 thresholds",
 }
+POOLED = ("dice", "iou", "sensitivity", "specificity", "precision", "accuracy")
 ISIC_LIMIT = 0.65
 
 
@@ -64,19 +66,21 @@ def summarise(table: Table, plan: Plan, groups: np.ndarray | None, scale: float)
     values = np.stack([table.filled(name, scale) for name in table.metrics], axis=1)
     defined = ~np.isnan(values)
     iou = table.column("iou")
-    tops, bottoms, pooled = _pooled(table)
+    tops, bottoms = _pooled(table)
     all_tops = [np.where(defined, values, 0.0), tops, np.where(iou >= ISIC_LIMIT, iou, 0.0)[:, None]]
     all_bottoms = [defined.astype(float), bottoms, np.ones((len(iou), 1))]
-    figures = _figures(np.concatenate(all_tops, 1), np.concatenate(all_bottoms, 1), groups, plan)
+    sums = np.concatenate(all_tops, axis=1), np.concatenate(all_bottoms, axis=1)
     filled = [int((np.isnan(table.column(n)) & defined[:, i]).sum()) for i, n in enumerate(table.metrics)]
     count = len(table.metrics)
+    figures = [Figure(*numbers, len(iou)) for numbers in _figures(*sums, groups, plan)]
     means = {
-        name: Figure(*figures[i], int(defined[:, i].sum()), filled[i]) for i, name in enumerate(table.metrics)
+        name: replace(figures[i], n=int(defined[:, i].sum()), filled=filled[i])
+        for i, name in enumerate(table.metrics)
     }
     protocols: dict[str, dict[str, Figure] | None] = {
         "per_image": {name: figure for name, figure in means.items() if not name.startswith("polyp255")},
-        "pooled": {name: Figure(*figures[count + i], len(iou)) for i, name in enumerate(pooled)},
-        "isic": {"iou": Figure(*figures[-1], len(iou))},
+        "pooled": {name: figures[count + i] for i, name in enumerate(POOLED)},
+        "isic": {"iou": figures[-1]},
         "polyp255": {n: means[f"polyp255_{n}"] for n in ("dice", "iou")} if "polyp255_iou" in means else None,
     }
     if table.reliability is not None and (pooled_figures := protocols["pooled"]) is not None:
@@ -93,8 +97,8 @@ def _figures(
     return [(mean, *(bound or (None, None))) for mean, bound in zip(means, bounds)]
 
 
-def _pooled(table: Table) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Numerators and denominators (n, m) whose sums make the pooled figures, and these figures' names."""
+def _pooled(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Numerators and denominators (n, m) whose sums make the figures of POOLED."""
     tp, fp, fn, tn = (table.column(name) for name in ("tp", "fp", "fn", "tn"))
     ratios = {
         "dice": (2 * tp, 2 * tp + fp + fn),
@@ -104,8 +108,8 @@ def _pooled(table: Table) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         "precision": (tp, tp + fp),
         "accuracy": (tp + tn, tp + fp + fn + tn),
     }
-    tops, bottoms = (np.stack([pair[i] for pair in ratios.values()], axis=1) for i in (0, 1))
-    return tops, bottoms, tuple(ratios)
+    tops, bottoms = (np.stack([ratios[name][i] for name in POOLED], axis=1) for i in (0, 1))
+    return tops, bottoms
 
 
 def _cases(table: Table) -> dict[str, int]:
@@ -117,12 +121,12 @@ def _cases(table: Table) -> dict[str, int]:
 def to_json(summary: Summary) -> dict[str, object]:
     """`summary`, `protocols` (numbers by metric) and their intervals, as in `--json`."""
     protocols = {
-        protocol: figures and {metric: figure.mean for metric, figure in figures.items()}
-        for protocol, figures in summary.protocols.items()
+        protocol: found and {metric: figure.mean for metric, figure in found.items()}
+        for protocol, found in summary.protocols.items()
     }
     bounds = {
-        protocol: figures and {metric: [figure.low, figure.high] for metric, figure in figures.items()}
-        for protocol, figures in summary.protocols.items()
+        protocol: found and {metric: [figure.low, figure.high] for metric, figure in found.items()}
+        for protocol, found in summary.protocols.items()
     }
     return {
         "summary": {name: asdict(figure) for name, figure in summary.metrics.items()},

@@ -9,7 +9,6 @@ import numpy as np
 
 from ascseg_cli.evaluation.nearest import nearest_squares
 
-
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
@@ -60,7 +59,8 @@ def band(mask: np.ndarray, width: int) -> np.ndarray:
 
 def _rim(mask: np.ndarray, element: np.ndarray) -> np.ndarray:
     pixels = mask.view(np.uint8)
-    return (pixels ^ cv2.erode(pixels, element, borderType=cv2.BORDER_CONSTANT, borderValue=0)).view(bool)
+    inner = cv2.erode(pixels, element, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.bitwise_xor(pixels, inner.astype(np.uint8, copy=False)).view(bool)
 
 
 def _percentile95(values: np.ndarray) -> float:

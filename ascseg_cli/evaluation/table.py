@@ -52,10 +52,18 @@ class Table:
     def __len__(self) -> int:
         return len(self.names)
 
+    def only(self, kept: np.ndarray) -> Table:
+        """The table of some of the images, kept (n,) bool. Its calibration counts can't be parted and are gone."""
+        some = Table(with_probabilities=self.reliability is not None)
+        some.reliability = None
+        some.names = [name for name, keep in zip(self.names, kept) if keep]
+        some._numbers = array("d", self._matrix()[kept].ravel())
+        return some
+
     def column(self, name: str) -> np.ndarray:
         """(n,) float64 of a metric, NaN where undefined, or of one of height, width, tp, fp, fn, tn."""
         place = (*_PIXELS, *self.metrics).index(name)
-        return np.array(self._numbers, np.float64).reshape(-1, self._width)[:, place]
+        return self._matrix()[:, place]
 
     def filled(self, name: str, scale: float) -> np.ndarray:
         """The column as it goes into means: where one mask is empty, distances are the image's diagonal.
@@ -72,8 +80,7 @@ class Table:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One object an image, as in `--json`: the name, every metric (None where undefined), counts and case."""
-        numbers = np.array(self._numbers, np.float64).reshape(-1, self._width)
-        for name, row in zip(self.names, numbers):
+        for name, row in zip(self.names, self._matrix()):
             height, width, *pixels = (int(value) for value in row[: len(_PIXELS)])
             values = (None if math.isnan(value) else value for value in row[len(_PIXELS) :].tolist())
             counts = Counts(*pixels)
@@ -88,3 +95,7 @@ class Table:
                 "fn": counts.fn,
                 "tn": counts.tn,
             }
+
+    def _matrix(self) -> np.ndarray:
+        """(n, columns), a copy: an array that numpy looks at couldn't grow any more."""
+        return np.array(self._numbers, np.float64).reshape(-1, self._width)

@@ -30,7 +30,6 @@ from ascseg_cli.kernels.chain.codes import (
     RELU,
     SIGMOID,
 )
-from ascseg_cli.kernels.machine_code import compiled
 from ascseg_cli.kernels.elementary import gelu, larger, sigmoid
 from ascseg_cli.kernels.lanes import (
     WIDTH,
@@ -46,6 +45,7 @@ from ascseg_cli.kernels.lanes import (
     spread_at,
     store,
 )
+from ascseg_cli.kernels.machine_code import compiled
 
 ROWS = 8  # of a band, the share of an image that is one task: even, for the pooling by 2
 SLACK = 2 * WIDTH  # numbers beyond a scratch row's last that may be written

@@ -19,8 +19,8 @@ from ascseg_cli.kernels.chain.cpu_kernels import (
     copy_row,
     read_band,
 )
-from ascseg_cli.kernels.machine_code import compiled
 from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, spread, total
+from ascseg_cli.kernels.machine_code import compiled
 
 
 @part

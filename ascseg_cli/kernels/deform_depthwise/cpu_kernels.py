@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ascseg_cli.kernels.machine_code import compiled
 from ascseg_cli.kernels.lanes import (
     WIDTH,
     floor,
@@ -26,6 +25,7 @@ from ascseg_cli.kernels.lanes import (
     where_less,
     whole,
 )
+from ascseg_cli.kernels.machine_code import compiled
 
 LANES = 8  # channels in a vector: what the first stage of the default network has
 PIXELS = 64  # a block whose places, 14 KB, stay in the first-level cache

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ascseg_cli.kernels.machine_code import compiled
 from ascseg_cli.kernels.elementary import sigmoid
 from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, spread, spread_at, store
+from ascseg_cli.kernels.machine_code import compiled
 from ascseg_cli.kernels.selective_scan.cpu_kernels import (
     CHUNK,
     GATE,

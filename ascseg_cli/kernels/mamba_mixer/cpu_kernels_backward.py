@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ascseg_cli.kernels.machine_code import compiled
 from ascseg_cli.kernels.elementary import sigmoid
 from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, row_totals, spread, spread_at, store, total
+from ascseg_cli.kernels.machine_code import compiled
 from ascseg_cli.kernels.mamba_mixer.cpu_kernels import (
     CONV,
     CONV_BIAS,

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ascseg_cli.kernels.machine_code import compiled
 from ascseg_cli.kernels.elementary import exp, sigmoid, softplus, without_denormals
 from ascseg_cli.kernels.lanes import WIDTH, fma, load, part, row_totals, spread, spread_at, store
+from ascseg_cli.kernels.machine_code import compiled
 
 CHUNK = 64  # tokens, a multiple of WIDTH: a chunk's scratch, 30 KB, stays in the first-level cache
 

@@ -78,7 +78,7 @@ def summarise(table: Table, plan: Plan, groups: np.ndarray | None, scale: float)
         for i, name in enumerate(table.metrics)
     }
     protocols: dict[str, dict[str, Figure] | None] = {
-        "per_image": {name: figure for name, figure in means.items() if not name.startswith("polyp255")},
+        "per_image": {n: figure for n, figure in means.items() if not n.startswith("polyp255")},
         "pooled": {name: figures[count + i] for i, name in enumerate(POOLED)},
         "isic": {"iou": figures[-1]},
         "polyp255": {n: means[f"polyp255_{n}"] for n in ("dice", "iou")} if "polyp255_iou" in means else None,

@@ -121,11 +121,11 @@ def _cases(table: Table) -> dict[str, int]:
 def to_json(summary: Summary) -> dict[str, object]:
     """`summary`, `protocols` (numbers by metric) and their intervals, as in `--json`."""
     protocols = {
-        protocol: found and {metric: figure.mean for metric, figure in found.items()}
+        protocol: None if found is None else {metric: figure.mean for metric, figure in found.items()}
         for protocol, found in summary.protocols.items()
     }
     bounds = {
-        protocol: found and {metric: [figure.low, figure.high] for metric, figure in found.items()}
+        protocol: None if found is None else {metric: [f.low, f.high] for metric, f in found.items()}
         for protocol, found in summary.protocols.items()
     }
     return {

@@ -104,7 +104,8 @@ def test_other_memory_orders_give_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "case"),
-    [((1, 2, 3, 4), "found"), ((0, 0, 3, 4), "missed"), ((0, 2, 0, 4), "false_alarm"), ((0, 0, 0, 4), "both_empty"),
+    [((1, 2, 3, 4), "found"), ((0, 0, 3, 4), "missed"),
+     ((0, 2, 0, 4), "false_alarm"), ((0, 0, 0, 4), "both_empty"),
      ((0, 2, 3, 0), "found")],
 )  # fmt: skip
 def test_cases(counts: tuple[int, int, int, int], case: str) -> None:

@@ -80,7 +80,7 @@ def _comparison(whole: Evaluation) -> list[str]:
     )
     lines = [
         f"against the other, on {found.images:,} images{lone}",
-        f"{'metric':22}{'change':>9}  {'95 % interval':^19}{'p':>9}{'effect':>8}{'better/worse':>13}",
+        f"{'metric':21}{'change':>9}  {'95 % interval':^19}{'p':>8}{'effect':>8}{'better/worse':>13}",
     ]
     for name, one in found.metrics.items():
         if name.startswith("polyp255"):
@@ -90,14 +90,15 @@ def _comparison(whole: Evaluation) -> list[str]:
         interval = _interval(Figure(one.mean, one.low, one.high, found.images))
         counts = f"{one.better:,}/{one.worse:,}"
         change = _number(one.mean, sign="+")
-        lines.append(f"{METRICS[name].label:22}{change:>9}  {interval:^19}{p:>9}{effect:>8}{counts:>11}")
-    return [*lines, "p: Wilcoxon's signed ranks; effect: rank-biserial, above 0 where this set is better"]
+        lines.append(f"{METRICS[name].label:21}{change:>9}  {interval:^19}{p:>8}{effect:>8}{counts:>13}")
+    return [*lines, "p: Wilcoxon signed ranks; effect: rank-biserial, above 0: this set is better"]
 
 
 def _number(value: float | None, sign: str = "") -> str:
     if value is None:
         return "-"
-    return f"{value:{sign}.4f}" if abs(value) < 10 else f"{value:{sign},.2f}"
+    digits = 4 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+    return f"{value:{sign},.{digits}f}"
 
 
 def _interval(figure: Figure) -> str:

@@ -80,8 +80,10 @@ def test_errors_import_nothing_of_ours() -> None:
     "module",
     [
         "cli.app",
+        "cli.check",
         "data.decode",
         "data.discover",
+        "data.report",
         "evaluation",
         "weights.store",
         "network.checkpoint",

@@ -23,7 +23,7 @@ from ascseg_cli.evaluation.evaluation import Evaluation
 from ascseg_cli.evaluation.metrics import MASK_METRICS, METRICS, Ruler
 from ascseg_cli.evaluation.ordered import in_order
 from ascseg_cli.evaluation.pairing import MaskPair, pair_again, pair_folders
-from ascseg_cli.evaluation.scoring import REMARKS, Scored, Unscored, score_files
+from ascseg_cli.evaluation.scoring import Scored, Unscored, score_files
 from ascseg_cli.evaluation.summary import POOLED, PROTOCOLS, summarise
 from ascseg_cli.evaluation.table import Table
 from ascseg_cli.inference.threads import usable_threads
@@ -109,13 +109,13 @@ def collect(table: Table, outcomes: Iterable[Scored | Unscored], total: int, ord
             progress.advance(failed=isinstance(outcome, Unscored))
             if isinstance(outcome, Unscored):
                 say("failed", f"{outcome.name}: {outcome.reason}")
-            elif any(kind == "dark" for kind, _ in outcome.remarks):
-                files = ", ".join(file for kind, file in outcome.remarks if kind == "dark")
-                say("warning", f"{files}: {REMARKS['dark']}")
+            else:
+                for remark in outcome.remarks:
+                    say("warning", f"{remark}; read by the rule > 127")
     if not len(table):
         raise DataError(f"none of {total:,} images could be scored")
-    if table.remarks["grey"] and not order.quiet:
-        say("note", f"{table.remarks['grey']:,} mask files hold {REMARKS['grey']}")
+    if table.grey and not order.quiet:
+        say("note", f"{table.grey:,} mask files hold values besides 0 and 255, cut at 127")
     return table
 
 

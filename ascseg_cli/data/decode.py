@@ -47,7 +47,7 @@ def read_pixels(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.nda
     Raises InputError: the message names the rule, the caller adds the file's name. MissingExtraError for
     DICOM without the extra.
     """
-    samples = _read(source, max_pixels)
+    samples = read_samples(source, max_pixels=max_pixels)
     values = samples.values
     if samples.palette is not None:
         if values.size and int(values.max()) >= len(samples.palette):
@@ -60,20 +60,6 @@ def read_pixels(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.nda
     return np.ascontiguousarray(values)
 
 
-@dataclass(frozen=True)
-class Mask:
-    """A mask file read by the rule of `read_mask`.
-
-    pixels   (h, w) bool
-    largest  value in the file, after 16 bit became 8
-    others   pixels that are neither 0 nor full (1, or 255): grey halos, classes
-    """
-
-    pixels: np.ndarray
-    largest: int
-    others: int = 0
-
-
 def read_mask(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The mask, (h, w) bool, by the values in the file.
 
@@ -81,30 +67,29 @@ def read_mask(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
     (16 bit as round(x / 257), unless no value exceeds 255; colours by their largest channel).
     Raises InputError, also for a palette of several classes.
     """
-    return read_mask_file(source, max_pixels=max_pixels).pixels
+    return foreground(read_samples(source, max_pixels=max_pixels))
 
 
-def read_mask_file(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
-    """The mask as `read_mask` reads it, with what its values were. Raises InputError."""
-    samples = _read(source, max_pixels)
+def foreground(samples: Samples) -> np.ndarray:
+    """The mask (h, w) bool of a file's values, as `read_mask` says. Raises InputError."""
     values = samples.values if samples.values.ndim == 2 else samples.values.max(axis=2)
     largest = int(values.max())
     if largest == samples.step:
-        return Mask(values > 0, 1)
+        return values > 0
     if samples.palette is not None and 1 < largest <= 127:
         raise InputError(
             f"a palette mask with indices up to {largest}: neither 0/1 nor 0/255", "save one class as 0/255 grey"
         )
     if values.dtype == np.uint16 and largest > 255:
-        values, largest = _EIGHT_BIT[values], int(_EIGHT_BIT[largest])
-    others = int(np.count_nonzero(values)) - int(np.count_nonzero(values == 255))
-    return Mask(values > 127, largest, others)
+        values = _EIGHT_BIT[values]
+    return values > 127
 
 
 _EIGHT_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)  # = round(x / 257): no ties
 
 
-def _read(source: Path | bytes, max_pixels: int) -> Samples:
+def read_samples(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Samples:
+    """The values as the file holds them, turned as EXIF says. Raises as `read_pixels`."""
     data = source if isinstance(source, bytes) else file_bytes(source, max_pixels)
     if not data:
         raise InputError("the file is empty", AGAIN)
@@ -129,7 +114,7 @@ def _read(source: Path | bytes, max_pixels: int) -> Samples:
         raise
     except Exception as error:  # hostile bytes make the libraries raise nearly anything
         raise _undecodable(header, error) from error
-    return Samples(_turn(samples.values, header.orientation), samples.palette, samples.step)
+    return Samples(upright(samples.values, header.orientation), samples.palette, samples.step)
 
 
 def _undecodable(header: Header, error: Exception) -> InputError:
@@ -247,7 +232,7 @@ def _by_opencv(header: Header, dtype: type) -> Samples:
     return Samples(values)
 
 
-def _turn(values: np.ndarray, orientation: int) -> np.ndarray:
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
     """The picture upright. Source: Exif 2.32, tag 274: where the stored row 0 and column 0 are to be shown."""
     if orientation >= 5:
         values = values.swapaxes(0, 1)

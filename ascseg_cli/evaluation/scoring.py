@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ascseg_cli.data.decode import MAX_PIXELS, read_mask_file
+from ascseg_cli.data.decode import MAX_PIXELS, foreground, read_samples
+from ascseg_cli.data.mask_values import mask_kind
 from ascseg_cli.errors import AscsegError, InputError
 from ascseg_cli.evaluation import metrics, probabilities
 from ascseg_cli.evaluation.metrics import Counts, Ruler
@@ -22,7 +23,8 @@ class Scored:
 
     size         height, width in pixels
     values       every metric by name; None where undefined; those of probabilities only where they were given
-    remarks      what a reader should know of the mask files: (kind, file), kinds in REMARKS
+    remarks      one line for each mask file whose values are likely a mistake
+    grey         mask files with harmless values besides 0 and full, cut at one half
     reliability  counts of the calibration curve, where probabilities were given
     """
 
@@ -30,7 +32,8 @@ class Scored:
     size: tuple[int, int]
     counts: Counts
     values: dict[str, float | None]
-    remarks: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
+    grey: int = 0
     reliability: Reliability | None = None
 
 
@@ -42,31 +45,27 @@ class Unscored:
     reason: str
 
 
-REMARKS = {
-    "grey": "values besides 0 and 255, cut at 127",
-    "dark": "values up to 127 but not 0/1, so all of it is background by the rule > 127: classes?",
-}
-
-
 @dataclass
 class _Read:
-    remarks: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    grey: int = 0
 
     def union(self, files: Sequence[Path], max_pixels: int) -> np.ndarray:
         """The union of mask files, (h, w) bool. Raises InputError naming the file."""
         whole: np.ndarray | None = None
         for file in files:
             try:
-                mask = read_mask_file(file, max_pixels=max_pixels)
+                samples = read_samples(file, max_pixels=max_pixels)
+                mask = foreground(samples)
             except InputError as error:
                 raise InputError(f"{file}: {error.message}", error.hint) from error
-            if 1 < mask.largest <= 127:
-                self.remarks.append(("dark", str(file)))
-            elif mask.others:
-                self.remarks.append(("grey", str(file)))
-            if whole is not None and whole.shape != mask.pixels.shape:
-                raise InputError(f"{file} is {_size(mask.pixels)}, {files[0]} {_size(whole)}: no union")
-            whole = mask.pixels if whole is None else whole | mask.pixels
+            kind = mask_kind(samples)
+            if kind.problem:
+                self.remarks.append(f"{file}: {kind.problem}")
+            self.grey += kind.name in ("grey halos", "other levels")
+            if whole is not None and whole.shape != mask.shape:
+                raise InputError(f"{file} is {_size(mask)}, {files[0]} {_size(whole)}: no union")
+            whole = mask if whole is None else whole | mask
         assert whole is not None, "a pair has files on both sides"
         return whole
 
@@ -84,7 +83,7 @@ def score_files(pair: MaskPair, ruler: Ruler, max_pixels: int = MAX_PIXELS) -> S
         counts, values = metrics.score(pred, truth, ruler)
     except (AscsegError, MemoryError) as error:
         return unscored(pair.name, error)
-    return Scored(pair.name, (truth.shape[0], truth.shape[1]), counts, values, tuple(read.remarks))
+    return Scored(pair.name, (truth.shape[0], truth.shape[1]), counts, values, tuple(read.remarks), read.grey)
 
 
 def score_probability(
@@ -101,7 +100,7 @@ def score_probability(
     except (AscsegError, MemoryError) as error:
         return unscored(name, error)
     size = (truth.shape[0], truth.shape[1])
-    return Scored(name, size, counts, values | more, tuple(read.remarks), reliability)
+    return Scored(name, size, counts, values | more, tuple(read.remarks), read.grey, reliability)
 
 
 def unscored(name: str, error: Exception) -> Unscored:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +21,7 @@ class Table:
 
     names        of the scored images, in order
     unscored     images without figures
-    remarks      what their mask files were like: kind -> count
+    grey         mask files with harmless values besides 0 and full
     reliability  of all images with probabilities
     """
 
@@ -30,7 +29,7 @@ class Table:
         self.metrics = tuple(METRICS) if with_probabilities else MASK_METRICS
         self.names: list[str] = []
         self.unscored: list[Unscored] = []
-        self.remarks: Counter[str] = Counter()
+        self.grey = 0
         self.reliability = Reliability.empty() if with_probabilities else None
         self._numbers = array("d")
         self._width = len(_PIXELS) + len(self.metrics)
@@ -45,7 +44,7 @@ class Table:
         self._numbers.extend((*outcome.size, counts.tp, counts.fp, counts.fn, counts.tn))
         values = (outcome.values[name] for name in self.metrics)
         self._numbers.extend(math.nan if value is None else value for value in values)
-        self.remarks.update(kind for kind, _ in outcome.remarks)
+        self.grey += outcome.grey
         if self.reliability is not None and outcome.reliability is not None:
             self.reliability.add(outcome.reliability)
 

@@ -193,7 +193,7 @@ def test_classes_are_warned_of_by_name(folders, capsys) -> None:
     pred, _ = folders
     write(pred / "m08.png", np.arange(30 * 41, dtype=np.uint8).reshape(30, 41) % 3)
     assert evaluate(folders) == 0
-    assert "m08.png: values up to 127 but not 0/1" in capsys.readouterr().err
+    assert "m08.png: its values are 0, 1, 2, neither 0/1 nor 0/255" in capsys.readouterr().err
 
 
 def test_all_broken(folders, capsys) -> None:

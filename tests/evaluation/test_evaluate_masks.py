@@ -179,6 +179,7 @@ def test_grey_halos_are_cut_at_127_and_said(folders, capsys) -> None:
     pred, _ = folders
     values = np.zeros((30, 41), np.uint8)
     values[:10], values[10:12], values[12:14] = 255, 128, 127
+    values[14] = np.arange(41)
     write(pred / "m07.png", values)
     before = capsys.readouterr()
     assert evaluate(folders, "--json") == 0

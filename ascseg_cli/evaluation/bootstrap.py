@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 
 _NORMAL = NormalDist()
-_BLOCK = 1 << 22  # draws at a time
+_BLOCK = 1 << 20  # draws at a time
 
 
 @dataclass(frozen=True)

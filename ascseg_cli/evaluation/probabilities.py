@@ -75,7 +75,7 @@ def score(p: np.ndarray, truth: np.ndarray) -> tuple[Reliability, dict[str, floa
     return reliability, {
         "average_precision": average_precision(p, truth),
         "ece": reliability.error(),
-        "brier": float(np.square(p - truth, dtype=np.float64).mean()),
+        "brier": float(np.square(np.subtract(p, truth, dtype=np.float64)).mean()),
         "polyp255_dice": dice,
         "polyp255_iou": iou,
     }

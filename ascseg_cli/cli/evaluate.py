@@ -51,7 +51,7 @@ def evaluate(
     scored, 1 if some images failed, 2 for wrong usage, 3 if nothing could be
     scored or files have no partner, 4 if --require or --strict isn't met.
 
-    Example:  ascseg evaluate examples/practice --dataset kvasir --part test
+    Example:  ascseg evaluate examples/practice --dataset kvasir
     """
     _check_sources(data, pred, truth, dataset is not None or weights is not None)
     if min(tolerance, math.inf if pixel_size is None else pixel_size) < 0 or pixel_size == 0:

@@ -48,15 +48,16 @@ def say_cleaned(cleaned: Cleaned, output: Path) -> None:
         say("left out", f"{remark.path}: {remark.words}")
     if len(cleaned.left_out) > _MOST_LINES:
         say("left out", f"{len(cleaned.left_out) - _MOST_LINES} more")
-    changes = {
-        "images written upright": cleaned.turned,
-        "masks turned with them": cleaned.turned_masks,
-        "masks united from several": cleaned.united,
-        "images renamed": cleaned.renamed,
-        "pairs left out": len(cleaned.left_out),
-    }
-    words = ", ".join(f"{count:,} {what}" for what, count in changes.items() if count)
-    say("done", f"{len(cleaned.written):,} pairs -> {output}" + (f"; {words}" if words else ""))
+    changes = (
+        (cleaned.turned, "image written upright", "images written upright"),
+        (cleaned.turned_masks, "mask turned with its image", "masks turned with their images"),
+        (cleaned.united, "mask united from several", "masks united from several"),
+        (cleaned.renamed, "image renamed", "images renamed"),
+        (len(cleaned.left_out), "pair left out", "pairs left out"),
+        (cleaned.alone, "file without a partner left out", "files without a partner left out"),
+    )
+    words = ", ".join(_many(count, one, more) for count, one, more in changes if count)
+    say("done", f"{_many(len(cleaned.written), 'pair', 'pairs')} -> {output}" + (f"; {words}" if words else ""))
     say("hint", f"to keep the parts: --split-file {output / 'split.csv'}")
 
 
@@ -84,9 +85,9 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "layout", report.dataset.layout
     yield (
         "pairs",
-        f"{len(report.facts):,} images with masks"
+        f"{_many(len(report.facts), 'image with its mask', 'images with masks')}"
         + (f", {several:,} of them with several mask files" if several else "")
-        + (f"; {unpaired:,} files without a partner" if unpaired else ""),
+        + (f"; {_many(unpaired, 'file', 'files')} without a partner" if unpaired else ""),
     )
     yield "usable", f"{len(report.usable):,} of {len(report.facts):,}"
     yield "formats", _counted(report.formats())
@@ -99,7 +100,11 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.most_common()) or "none"
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.most_common()) or "none"
+
+
+def _many(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"
 
 
 def _sizes(sizes: Counter[tuple[int, int]]) -> str:
@@ -119,14 +124,17 @@ def _shares(report: Report) -> str:
         return f"none in {without:,} images"
     low, middle, high = np.percentile(shares, (5, 50, 95))
     words = f"median {middle:.1%} of an image's pixels, 5 to 95 %: {low:.1%} to {high:.1%}"
-    return words + (f"; {without:,} images have an empty mask" if without else "; no empty masks")
+    return words + (
+        f"; {_many(without, 'image has', 'images have')} an empty mask" if without else "; no empty masks"
+    )
 
 
 def _copies(copies: tuple[Copies, ...]) -> str:
     if not copies:
         return "none"
     exact, across = sum(one.exact for one in copies), sum(one.across for one in copies)
-    return f"{len(copies):,} pairs: {exact:,} exact, {len(copies) - exact:,} near; {across:,} in different parts"
+    many = _many(len(copies), "pair", "pairs")
+    return f"{many}: {exact:,} exact, {len(copies) - exact:,} near; {across:,} in different parts"
 
 
 def _copy_words(copies: Copies) -> str:

@@ -36,9 +36,11 @@ class Cleaned:
     """What the copy holds and what it lacks.
 
     written   pairs in the copy
-    turned    images written upright, of them those whose masks had to be turned too
+    turned    images written upright; `turned_masks` those whose masks had to be turned too
+    united    masks made of several files
     renamed   images whose name was unsafe or taken
     left_out  pairs that can't be mended, each with its reason
+    alone     files without a partner, which no copy holds
     """
 
     written: tuple[Pair, ...]
@@ -47,6 +49,7 @@ class Cleaned:
     united: int
     renamed: int
     left_out: tuple[Remark, ...]
+    alone: int
 
 
 def check_output(output: Path, root: Path) -> None:
@@ -83,6 +86,7 @@ def clean(report: Report, output: Path, threads: int, done: Callable[[], None] =
         united=sum(len(one.pair.masks) > 1 for one in good),
         renamed=sum(one.pair.stem != stem for one, stem in zip(good, stems)),
         left_out=tuple(next(r for r in one.remarks if r.problem) for one in report.facts if not _mendable(one)),
+        alone=len(report.dataset.unpaired),
     )
 
 

@@ -73,7 +73,8 @@ def test_a_clean_copy_is_written_and_the_code_is_the_copys(run: Run, tmp_path: P
     code, _, err = run(root, "--fix", tmp_path / "clean")
     assert code == 1
     assert "left out: " in err
-    assert "1 masks united from several" in err
+    assert "8 pairs -> " in err
+    assert "1 mask united from several, 5 pairs left out, 2 files without a partner left out" in err
     assert run(tmp_path / "clean", "--split-file", tmp_path / "clean/split.csv")[0] == 0
     code, _, err = run(root, "--fix", tmp_path / "clean")
     assert code == 2

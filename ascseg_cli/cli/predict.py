@@ -52,7 +52,7 @@ def predict(
     from ascseg_cli.inference.settings import MAX_PIXELS, Settings, parse_batch_size, parse_save
     from ascseg_cli.network.checkpoint import read_metadata
 
-    mode, file = _mode(resume, overwrite), _weights_file(dataset, weights, variant)
+    mode, file = _mode(resume, overwrite), weights_file(dataset, weights, variant)
     settings = Settings(
         threshold=read_metadata(file).threshold if threshold is None else threshold,
         tta=tta,
@@ -105,7 +105,8 @@ def _mode(resume: bool, overwrite: bool) -> str:
     return "resume" if resume else "overwrite" if overwrite else "new"
 
 
-def _weights_file(dataset: str | None, weights: Path | None, variant: str | None) -> Path:
+def weights_file(dataset: str | None, weights: Path | None, variant: str | None) -> Path:
+    """The file that the options name, fetched if need be. Raises UsageError, WeightsError."""
     from ascseg_cli.weights.store import locate
 
     if (dataset is None) == (weights is None):

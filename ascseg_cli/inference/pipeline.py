@@ -20,15 +20,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from ascseg_cli.data.discover import Item
 from ascseg_cli.inference.engine import Engine
+from ascseg_cli.inference.outputs import FolderError
 from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.tta import probabilities
-from ascseg_cli.inference.work import Loaded, Work
+from ascseg_cli.inference.work import Loaded
 
 T = TypeVar("T")
 GPU_BATCH = 32
@@ -43,6 +44,23 @@ class Job:
     item: Item
     loaded: Future[Loaded | Result]
     saved: Future[Result] | None = None
+
+
+class Work(Protocol):
+    """What is done with each image around the network; used from several threads.
+
+    full  the failure that ends the run; None while all is well
+    """
+
+    full: FolderError | None
+
+    def load(self, number: int, item: Item) -> Loaded | Result:
+        """Image `number` of the run, ready for the network; its result where there is nothing left to do."""
+        ...
+
+    def save(self, item: Item, loaded: Loaded, small: np.ndarray, share: float) -> Result:
+        """The image's result, from the network's probabilities (h, w) and its share of the network's seconds."""
+        ...
 
 
 class Pipeline:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
+from ascseg_cli.data.spreadsheet import harmless
 from ascseg_cli.inference.postprocess import Findings
 
 STATUSES = ("ok", "empty", "failed", "skipped")
@@ -17,8 +17,6 @@ COLUMNS = (
     "box_x", "box_y", "box_width", "box_height",
     "mean_confidence", "image_width", "image_height", "seconds",
 )  # fmt: skip
-# A spreadsheet takes a cell that begins like this for a formula and runs it.
-_FORMULA = re.compile(r"[=+\-@\t\r\n|%]")
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,3 @@ class Table:
         line = io.StringIO(newline="")
         csv.writer(line, lineterminator="\r\n").writerow(row)
         self._file.write(line.getvalue().encode("utf-8", "backslashreplace"))
-
-
-def harmless(text: str, before: str) -> str:
-    """The text, with `before` in front where a spreadsheet would take it for a formula."""
-    return before + text if _FORMULA.match(text) else text

@@ -140,9 +140,9 @@ def resolve(wanted: str, device_type: str) -> tuple[str, str]:
 def first_wait(name: str) -> str:
     """About how long the first result on this machine waits for kernels, in words; empty where some are kept."""
     if name == "cpu":
-        from ascseg_cli.kernels import compiled, machine_code
+        from ascseg_cli.kernels import jit, machine_code
 
-        folder, words = compiled.cache_folder(), "3 s" if machine_code.usable() else "20 s"
+        folder, words = jit.cache_folder(), "3 s" if machine_code.usable() else "20 s"
     elif name == "gpu":
         from ascseg_cli.kernels.cuda import compiler
 

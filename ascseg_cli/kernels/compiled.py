@@ -1,4 +1,4 @@
-"""How the CPU kernels are compiled, kept and run: what all operators share.
+"""How the CPU kernels are found and run: what all operators share.
 
 A kernel's machine code is made at its first call, in about a second, and kept in the user's cache folder: from the
 LLVM code in this package, or by numba where that is older than the kernel's source or newer than the LLVM here.
@@ -11,11 +11,8 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +20,10 @@ import torch
 from torch import Tensor
 
 from ascseg_cli.kernels import machine_code
+from ascseg_cli.kernels.jit import cache_folder, call
 
 Strides = tuple[int, ...]
 Shares = Callable[[int, int], None]
-
-_setting = threading.Lock()
 
 
 class Kernel:
@@ -52,7 +48,7 @@ class Kernel:
     def shares(self, *args: Any) -> Shares:
         """A function of the first task and that after the last, with the other arguments given."""
         if self.entry is None:
-            return functools.partial(_run_with, self.function, args)
+            return _by_numba(self.function, args)
         entry, words = self.entry, machine_code.words(0, 0, *args)
 
         def share(first: int, last: int) -> None:
@@ -65,54 +61,6 @@ class Kernel:
 
 
 Work = tuple[Kernel | Callable[..., None], int, tuple[Any, ...]]  # a kernel, how many tasks, other arguments
-
-
-def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """`function` by numba, without the interpreter's lock; compiled, or loaded, at its first call."""
-    import numba
-    from numba.core import config
-
-    folder = cache_folder()
-    options: dict[str, Any] = {
-        "nogil": True,
-        "error_model": "numpy",
-        "no_cfunc_wrapper": True,
-        "cache": folder is not None,
-    }
-    configuration: Any = config  # filled from the environment, so its names are unknown to a type checker
-    with _setting:  # numba takes the folder from its configuration, here and never again
-        before = configuration.CACHE_DIR
-        configuration.CACHE_DIR = str(folder or before)
-        try:
-            return numba.njit(**options)(function)
-        finally:
-            configuration.CACHE_DIR = before
-
-
-@functools.cache
-def cache_folder() -> Path | None:
-    """Where machine code is kept between runs; None where no folder can be written.
-
-    `NUMBA_CACHE_DIR`, else `ASCSEG_HOME`/numba, else numba in the user's cache folder; in it one folder for each
-    state of our own sources, since numba notices only changes in the file of a kernel itself.
-    """
-    home = os.environ.get("ASCSEG_HOME")
-    try:
-        folder = (
-            Path(os.environ.get("NUMBA_CACHE_DIR") or Path(home or _user_cache()) / "numba")
-            / machine_code.fingerprint()[:16]
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return None
-
-
-def _user_cache() -> str:
-    import platformdirs
-
-    return platformdirs.user_cache_dir("ascseg")
 
 
 def flat(tensor: Tensor) -> tuple[np.ndarray, Strides]:
@@ -153,7 +101,7 @@ def launch_together(works: Sequence[Work]) -> None:
 
 
 def _shares(kernel: Kernel | Callable[..., None], args: tuple[Any, ...]) -> Shares:
-    return kernel.shares(*args) if isinstance(kernel, Kernel) else functools.partial(_run_with, kernel, args)
+    return kernel.shares(*args) if isinstance(kernel, Kernel) else _by_numba(kernel, args)
 
 
 def _run(works: Sequence[tuple[Shares, int]], thread: int, threads: int) -> None:
@@ -163,11 +111,8 @@ def _run(works: Sequence[tuple[Shares, int]], thread: int, threads: int) -> None
             share(first, last)
 
 
-def _run_with(kernel: Callable[..., None], args: tuple[Any, ...], first: int, last: int) -> None:
-    try:
-        kernel(first, last, *args)
-    except OSError:  # the cache can't be written any more, but the machine code is in memory by now
-        kernel(first, last, *args)
+def _by_numba(kernel: Callable[..., None], args: tuple[Any, ...]) -> Shares:
+    return lambda first, last: call(kernel, first, last, *args)
 
 
 @functools.cache

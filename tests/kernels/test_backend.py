@@ -102,9 +102,9 @@ def test_an_unknown_backend_is_named(ask):
 
 
 def test_the_first_wait_is_told_until_something_is_kept(monkeypatch, tmp_path):
-    from ascseg_cli.kernels import compiled, machine_code
+    from ascseg_cli.kernels import jit, machine_code
 
-    monkeypatch.setattr(compiled, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(machine_code, "usable", lambda: True)
     assert backend.first_wait("cpu") == "3 s"
     monkeypatch.setattr(machine_code, "usable", lambda: False)

@@ -22,7 +22,7 @@ from ascseg_cli.network.mamba import Mamba
 
 USE = """
 import sys, torch
-from ascseg_cli.kernels import backend, compiled, machine_code
+from ascseg_cli.kernels import backend, jit, machine_code
 from ascseg_cli.kernels.deform_depthwise import deform_depthwise
 made = []
 make = machine_code._Processor._made
@@ -30,7 +30,7 @@ machine_code._Processor._made = lambda self, packed: made.append(1) or make(self
 with backend.using("cpu"):
     y = deform_depthwise(torch.ones(1, 1, 3, 3), torch.zeros(1, 18, 3, 3), torch.ones(1, 1, 3, 3))
 assert y[0, 0].tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]], y
-print(compiled.cache_folder(), len(made), "numba" in sys.modules, sep="|")
+print(jit.cache_folder(), len(made), "numba" in sys.modules, sep="|")
 """
 
 WITH_NUMBA = "from ascseg_cli.kernels import machine_code; machine_code.fits = lambda: False\n" + USE

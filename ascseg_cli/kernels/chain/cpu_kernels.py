@@ -31,7 +31,6 @@ from ascseg_cli.kernels.chain.codes import (
     RELU,
     SIGMOID,
 )
-from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import gelu, larger, sigmoid
 from ascseg_cli.kernels.lanes import (
     evens,
@@ -46,6 +45,7 @@ from ascseg_cli.kernels.lanes import (
     spread_at,
     store,
 )
+from ascseg_cli.kernels.machine_code import compiled
 
 SLACK = 2 * WIDTH  # numbers beyond a scratch row's last that may be written
 

@@ -19,8 +19,8 @@ from ascseg_cli.kernels.chain.cpu_kernels import (
     copy_row,
     read_band,
 )
-from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import larger
+from ascseg_cli.kernels.jit import compiled
 from ascseg_cli.kernels.lanes import (
     evens,
     fma,

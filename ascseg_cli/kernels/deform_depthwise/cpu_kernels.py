@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ascseg_cli.kernels.blocks import LANES, PIXELS, WIDTH
-from ascseg_cli.kernels.compiled import compiled
+from ascseg_cli.kernels.jit import compiled
 from ascseg_cli.kernels.lanes import (
     floor,
     fma,

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from ascseg_cli.kernels.blocks import CHUNK, WIDTH
-from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import sigmoid
+from ascseg_cli.kernels.jit import compiled
 from ascseg_cli.kernels.lanes import fma, load, part, spread, spread_at, store
 from ascseg_cli.kernels.selective_scan.cpu_kernels import (
     GATE,

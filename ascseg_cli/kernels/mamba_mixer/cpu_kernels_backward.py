@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from ascseg_cli.kernels.blocks import CHUNK, WIDTH
-from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import sigmoid
+from ascseg_cli.kernels.jit import compiled
 from ascseg_cli.kernels.lanes import fma, load, part, row_totals, spread, spread_at, store, total
 from ascseg_cli.kernels.mamba_mixer.cpu_kernels import (
     CONV,

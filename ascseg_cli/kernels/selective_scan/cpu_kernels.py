@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from ascseg_cli.kernels.blocks import CHUNK, WIDTH
-from ascseg_cli.kernels.compiled import compiled
 from ascseg_cli.kernels.elementary import exp, sigmoid, softplus, without_denormals
+from ascseg_cli.kernels.jit import compiled
 from ascseg_cli.kernels.lanes import fma, load, part, row_totals, spread, spread_at, store
 
 # rows of the scratch `line`, one number a token

@@ -1,0 +1,106 @@
+"""`ascseg evaluate`: scores of weights on labelled images, or of one folder of masks against another."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import typer
+
+from ascseg_cli.cli import evaluation_options as own
+from ascseg_cli.cli import options
+from ascseg_cli.errors import UsageError
+
+
+def evaluate(
+    data: own.Data = None,
+    dataset: options.Dataset = None,
+    weights: options.Weights = None,
+    variant: options.Variant = None,
+    pred: own.Pred = None,
+    truth: own.Truth = None,
+    part: own.Part = "all",
+    allow_unpaired: own.AllowUnpaired = False,
+    compare: own.Compare = None,
+    strict: own.Strict = False,
+    pixel_size: own.PixelSize = None,
+    tolerance: own.Tolerance = 2.0,
+    protocol: own.Protocol = "all",
+    interval: own.Interval = "bca",
+    group: own.Group = None,
+    resamples: own.Resamples = 2000,
+    seed: own.Seed = 0,
+    csv: own.Csv = None,
+    require: own.Require = None,
+    require_interval: own.RequireInterval = False,
+    as_json: own.AsJson = False,
+    threshold: options.Threshold = None,
+    tta: options.Tta = False,
+    fill_holes: options.FillHoles = False,
+    min_area: options.MinArea = 0,
+    keep_largest: options.KeepLargest = False,
+    device: options.Device = "auto",
+    backend: options.Backend = "auto",
+    batch_size: options.BatchSize = "auto",
+    threads: options.Threads = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Score weights on labelled images (DATA), or masks of any tool (--pred, --truth).
+
+    Every metric and rule is defined in docs/metrics.md. Exits with 0 if all was
+    scored, 1 if some images failed, 2 for wrong usage, 3 if nothing could be
+    scored or files have no partner, 4 if --require or --strict isn't met.
+
+    Example:  ascseg evaluate examples/practice --dataset kvasir
+    """
+    _check_sources(data, pred, truth, dataset is not None or weights is not None)
+    if min(tolerance, math.inf if pixel_size is None else pixel_size) < 0 or pixel_size == 0:
+        raise UsageError("--tolerance and --pixel-size are lengths: 0 or more, and a pixel has a size")
+    from ascseg_cli.cli import evaluation
+    from ascseg_cli.evaluation.metrics import Ruler
+
+    order = evaluation.Order(
+        ruler=Ruler(tolerance, pixel_size),
+        plan=evaluation.plan_of(interval, resamples, seed),
+        protocols=evaluation.parse_protocols(protocol),
+        require=require,
+        require_interval=require_interval,
+        allow_unpaired=allow_unpaired,
+        compare=compare,
+        group=group,
+        csv=csv,
+        as_json=as_json,
+        threads=threads,
+        quiet=quiet,
+    )
+    if pred is not None and truth is not None:
+        raise typer.Exit(evaluation.of_masks(order, pred, truth))
+    from ascseg_cli.cli import labelled_images
+    from ascseg_cli.cli.predict import weights_file
+    from ascseg_cli.inference.postprocess import Cleaning
+    from ascseg_cli.inference.settings import parse_batch_size
+
+    network = labelled_images.Network(
+        weights=weights_file(dataset, weights, variant),
+        threshold=threshold,
+        tta=tta,
+        cleaning=Cleaning(fill_holes, min_area, keep_largest),
+        device=device,
+        backend=backend,
+        batch_size=parse_batch_size(batch_size),
+    )
+    raise typer.Exit(labelled_images.of_weights(order, network, data or Path(), part, strict=strict))
+
+
+def _check_sources(data: Path | None, pred: Path | None, truth: Path | None, weights: bool) -> None:
+    if data is not None and (pred is not None or truth is not None):
+        raise UsageError("DATA is a labelled folder for a network; --pred and --truth are masks: give one of them")
+    if data is None and (pred is None or truth is None):
+        raise UsageError(
+            "give DATA with --dataset or --weights, or --pred with --truth",
+            "ascseg evaluate Kvasir-SEG --dataset kvasir; ascseg evaluate --pred masks --truth truth",
+        )
+    if data is None and weights:
+        raise UsageError(
+            "--pred names masks that exist, so no weights are run", "leave --dataset and --weights out"
+        )

@@ -1,0 +1,186 @@
+"""What `ascseg evaluate` does once its options are read: pairs, scores, sums up, and says what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ascseg_cli import exit_codes
+from ascseg_cli.cli import evaluation_table, say
+from ascseg_cli.cli.prediction import write_out
+from ascseg_cli.cli.progress import RunProgress
+from ascseg_cli.data.grouping import group as group_pairs
+from ascseg_cli.data.pairs import Pair
+from ascseg_cli.errors import DataError, GateError, OutputError, UsageError
+from ascseg_cli.evaluation import gates, rows_file
+from ascseg_cli.evaluation.bootstrap import Plan
+from ascseg_cli.evaluation.comparison import compare
+from ascseg_cli.evaluation.evaluation import Evaluation
+from ascseg_cli.evaluation.metrics import MASK_METRICS, METRICS, Ruler
+from ascseg_cli.evaluation.ordered import in_order
+from ascseg_cli.evaluation.pairing import MaskPair, pair_again, pair_folders
+from ascseg_cli.evaluation.scoring import Scored, Unscored, score_files
+from ascseg_cli.evaluation.summary import POOLED, PROTOCOLS, summarise
+from ascseg_cli.evaluation.table import Table
+from ascseg_cli.inference.threads import usable_threads
+
+_LISTED = 10  # names on a side
+
+
+@dataclass(frozen=True)
+class Order:
+    """Everything the user asked for that both ways of scoring share."""
+
+    ruler: Ruler
+    plan: Plan
+    protocols: tuple[str, ...]
+    require: str | None = None
+    require_interval: bool = False
+    allow_unpaired: bool = False
+    compare: Path | None = None
+    group: str | None = None
+    csv: Path | None = None
+    as_json: bool = False
+    threads: int | None = None
+    quiet: bool = False
+
+    @property
+    def thread_count(self) -> int:
+        """Threads to use: what the user said, else what the process may use."""
+        return self.threads or usable_threads()
+
+    def gates(self, *, probabilities: bool) -> list[gates.Gate]:
+        """What must be met, known to be measured. Raises UsageError."""
+        names = list(METRICS) if probabilities else list(MASK_METRICS)
+        names += [f"per_image.{name}" for name in names] + [f"pooled.{name}" for name in POOLED] + ["isic.iou"]
+        names += ["polyp255.dice", "polyp255.iou"] if probabilities else []
+        return [] if self.require is None else gates.parse_gates(self.require, names)
+
+
+def plan_of(method: str, resamples: int, seed: int) -> Plan:
+    """How intervals are made. Raises UsageError for an unknown method."""
+    if method not in ("bca", "percentile"):
+        raise UsageError(f"--interval is {method!r}; it must be bca or percentile")
+    return Plan(method=method, resamples=resamples, seed=seed)
+
+
+def parse_protocols(text: str) -> tuple[str, ...]:
+    """The protocols to show. Raises UsageError for a name that doesn't exist."""
+    names = tuple(PROTOCOLS) if text == "all" else tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in PROTOCOLS:
+            raise UsageError(f"--protocol names {name!r}; known: {', '.join(PROTOCOLS)}, all")
+    return names
+
+
+def of_masks(order: Order, pred: Path, truth: Path) -> int:
+    """Score a folder of masks against another; returns the exit code."""
+    limits = order.gates(probabilities=False)
+    check_csv(order.csv)
+    pairing = pair_folders(pred, truth)
+    if pairing.left_out and not order.quiet:
+        say("note", f"left out, images beside their masks: {pairing.left_out:,}")
+    unpaired = {"predictions": pairing.lone_pred, "truths": pairing.lone_truth}
+    check_unpaired(unpaired, allowed=order.allow_unpaired)
+    named = [(pair.name, Pair(pair.pred[0], pair.truth)) for pair in pairing.pairs]
+    groups = groups_of(order.group, named, pred)
+    table = score_masks(pairing.pairs, order)
+    settings = {"pred": str(pred), "truth": str(truth)}
+    whole = sum_up(order, table, pairing.pairs, groups, unpaired=unpaired, settings=settings)
+    return tell(whole, order, limits)
+
+
+def score_masks(pairs: Iterable[MaskPair], order: Order) -> Table:
+    """The figures of pairs of mask files, told as they come."""
+    pairs = list(pairs)
+    outcomes = in_order(lambda pair: score_files(pair, order.ruler), pairs, order.thread_count)
+    return collect(Table(), outcomes, len(pairs), order)
+
+
+def collect(table: Table, outcomes: Iterable[Scored | Unscored], total: int, order: Order) -> Table:
+    """Fill the table, and say what failed and what is odd. Raises DataError where nothing could be scored."""
+    with RunProgress(total, quiet=order.quiet) as progress:
+        for outcome in outcomes:
+            table.add(outcome)
+            progress.advance(failed=isinstance(outcome, Unscored))
+            if isinstance(outcome, Unscored):
+                say("failed", f"{outcome.name}: {outcome.reason}")
+            else:
+                for remark in outcome.remarks:
+                    say("warning", f"{remark}; read by the rule > 127")
+    if not len(table):
+        raise DataError(f"none of {total:,} images could be scored")
+    if table.grey and not order.quiet:
+        say("note", f"{table.grey:,} mask files hold values besides 0 and 255, cut at 127")
+    return table
+
+
+def groups_of(rule: str | None, named: list[tuple[str, Pair]], root: Path) -> dict[str, str] | None:
+    """The group of each image by name; None where each stands alone."""
+    if rule is None:
+        return None
+    pairs = group_pairs([pair for _, pair in named], rule, root)
+    return {name: pair.group or name for (name, _), pair in zip(named, pairs)}
+
+
+def sum_up(
+    order: Order, table: Table, pairs: Iterable[MaskPair], groups: dict[str, str] | None, **more: Any
+) -> Evaluation:
+    """Means, intervals, protocols, and the comparison where one is wanted."""
+    scale = order.ruler.scale
+    numbers = _numbered(table.names, groups)
+    summary = summarise(table, order.plan, numbers, scale)
+    whole = Evaluation(table, summary, order.ruler, order.plan, numbers, **more)
+    if order.compare is None:
+        return whole
+    if order.compare.is_dir():
+        if not order.quiet:
+            say("note", f"scoring {order.compare} too")
+        other = score_masks(pair_again(order.compare, pairs), replace(order, compare=None))
+    else:
+        other = rows_file.read_rows(order.compare)
+    return replace(whole, comparison=compare(table, other, order.plan, numbers, scale))
+
+
+def _numbered(names: list[str], groups: dict[str, str] | None) -> np.ndarray | None:
+    if groups is None:
+        return None
+    return np.unique([groups[name] for name in names], return_inverse=True)[1]
+
+
+def check_unpaired(unpaired: dict[str, tuple[str, ...]], *, allowed: bool) -> None:
+    """List what has no partner. Raises DataError unless that is allowed."""
+    for side, names in unpaired.items():
+        for name in names[:_LISTED]:
+            say("unpaired", f"{side.removesuffix('s')} {name}")
+        if len(names) > _LISTED:
+            say("unpaired", f"and {len(names) - _LISTED:,} more {side}")
+    words = " and ".join(f"{len(names):,} {side}" for side, names in unpaired.items() if names)
+    if words and not allowed:
+        raise DataError(f"{words} have no partner", "--allow-unpaired scores the others")
+
+
+def check_csv(path: Path | None) -> None:
+    """Raises OutputError before any work where the table could not be written."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise OutputError(f"--csv {path} can't be written: no such folder, or itself one")
+
+
+def tell(whole: Evaluation, order: Order, limits: list[gates.Gate]) -> int:
+    """Write everything that was asked for; returns the exit code. Raises GateError."""
+    if order.csv is not None:
+        rows_file.write_rows(order.csv, whole.rows())
+    if order.as_json:
+        for piece in whole.json_pieces():
+            if not write_out(piece.encode("utf-8", "backslashreplace")):
+                break
+    else:
+        write_out(evaluation_table.text(whole, order.protocols).encode("utf-8", "backslashreplace"))
+    missed = gates.failures(limits, whole.summary, whole_interval=order.require_interval)
+    if missed:
+        raise GateError("not met: " + "; ".join(missed))
+    return exit_codes.SOME_FAILED if whole.table.unscored else exit_codes.OK

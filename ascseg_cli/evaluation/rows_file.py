@@ -1,0 +1,68 @@
+"""The per-image figures as a CSV file, and back: a later evaluation compares with what an earlier one wrote."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ascseg_cli.data.spreadsheet import harmless
+from ascseg_cli.errors import DataError, OutputError
+from ascseg_cli.evaluation.metrics import MASK_METRICS, Counts
+from ascseg_cli.evaluation.scoring import Scored
+from ascseg_cli.evaluation.table import Table
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """One row an image, whole or not at all; undefined figures are empty cells. Raises OutputError.
+
+    A name that a spreadsheet would run as a formula gets `./` before it: the same path.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", newline="", dir=path.parent, delete=False
+        ) as file:
+            writer: csv.DictWriter[str] | None = None
+            for row in rows:
+                if writer is None:
+                    writer = csv.DictWriter(file, list(row))
+                    writer.writeheader()
+                writer.writerow({**row, "name": harmless(row["name"], "./")})
+        os.chmod(file.name, 0o666 & ~_umask())
+        os.replace(file.name, path)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+
+
+def read_rows(path: Path) -> Table:
+    """The table that `write_rows` wrote. Raises DataError for any other file."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        measured = rows and "brier" in rows[0]
+        table = Table(with_probabilities=bool(measured))
+        for row in rows:
+            table.add(_scored(row, table.metrics))
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror or error}") from error
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is no per-image table of `ascseg evaluate --csv`",
+            f"its columns begin name,{','.join(MASK_METRICS[:3])}",
+        ) from error
+    return table
+
+
+def _scored(row: dict[str, str], metrics: Iterable[str]) -> Scored:
+    values = {name: float(row[name]) if row[name] else None for name in metrics}
+    counts = Counts(*(int(row[name]) for name in ("tp", "fp", "fn", "tn")))
+    return Scored(row["name"].removeprefix("./"), (int(row["height"]), int(row["width"])), counts, values)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,84 @@
+"""The network over images whose truth is known: each probability map goes to a judge instead of into files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from ascseg_cli.data.decode import read_pixels
+from ascseg_cli.data.discover import Item
+from ascseg_cli.data.preprocess import resize_probability
+from ascseg_cli.errors import AscsegError
+from ascseg_cli.inference.engine import Engine
+from ascseg_cli.inference.outputs import FolderError
+from ascseg_cli.inference.pipeline import Pipeline
+from ascseg_cli.inference.postprocess import Cleaning, binarise
+from ascseg_cli.inference.results import Result
+from ascseg_cli.inference.tta import prepared
+from ascseg_cli.inference.work import Loaded
+
+Verdict = TypeVar("Verdict")
+Judge = Callable[[Item, np.ndarray, np.ndarray], Verdict]  # item, probability (h, w) float32, mask (h, w) bool
+
+
+class _Judged(Generic[Verdict]):
+    """The work around the network, as the pipeline wants it."""
+
+    full: FolderError | None = None
+
+    def __init__(self, engine: Engine, judge: Judge[Verdict], threshold: float, cleaning: Cleaning) -> None:
+        self._metadata, self._judge = engine.metadata, judge
+        self._threshold, self._cleaning = threshold, cleaning
+        self.verdicts: dict[str, Verdict] = {}
+
+    def load(self, number: int, item: Item) -> Loaded | Result:
+        started = time.perf_counter()
+        try:
+            pixels = read_pixels(item.path)
+        except (AscsegError, MemoryError) as error:
+            return _failed(item, error)
+        seconds = time.perf_counter() - started
+        return Loaded((pixels.shape[0], pixels.shape[1]), prepared(pixels, self._metadata), None, "", seconds)
+
+    def save(self, item: Item, loaded: Loaded, small: np.ndarray, share: float) -> Result:
+        if not np.isfinite(small).all():
+            return Result(
+                item.name, "failed", "the network's probabilities aren't numbers; are the weights damaged?"
+            )
+        try:
+            probability = resize_probability(small, loaded.size)
+            mask = binarise(probability, self._threshold, self._cleaning)
+            self.verdicts[item.name] = self._judge(item, probability, mask)
+        except (AscsegError, MemoryError) as error:
+            return _failed(item, error)
+        return Result(item.name, "ok")
+
+
+def judged(
+    engine: Engine,
+    items: Sequence[Item],
+    judge: Judge[Verdict],
+    *,
+    threshold: float,
+    cleaning: Cleaning,
+    tta: bool = False,
+    batch: int | None = None,
+    threads: int = 1,
+) -> Iterator[tuple[Item, Verdict | str]]:
+    """Each item with its verdict, or with the reason why there is none; in the order of the items.
+
+    judge  is called from several threads
+    """
+    work = _Judged(engine, judge, threshold, cleaning)
+    pipeline = Pipeline(engine, work, tta=tta, batch=batch, threads=threads)
+    for item, result in zip(items, pipeline.run(items)):
+        yield item, work.verdicts.pop(item.name) if result.status == "ok" else result.reason
+
+
+def _failed(item: Item, error: Exception) -> Result:
+    if isinstance(error, AscsegError):
+        return Result(item.name, "failed", "; ".join(filter(None, (error.message, error.hint))))
+    return Result(item.name, "failed", "not enough memory for this image")

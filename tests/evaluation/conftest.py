@@ -1,0 +1,8 @@
+"""Test files of this folder share `masks.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

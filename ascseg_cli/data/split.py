@@ -10,6 +10,7 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ascseg_cli.data.pairs import Pair
 from ascseg_cli.errors import DataError
@@ -35,8 +36,9 @@ class SplitRule:
         x = position(name)
         return "test" if x < self.test else "validation" if x < self.validation else "train"
 
-    def __str__(self) -> str:
-        return f"sha256 of the stem: test < {self.test:.2f}, validation < {self.validation:.2f}"
+    def words(self, named: str = "stem") -> str:
+        """The rule for people, and what is named by it."""
+        return f"sha256 of the {named}: test < {self.test:.2f}, validation < {self.validation:.2f}"
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,13 @@ class Split:
         return {part: len(getattr(self, part)) for part in PARTS}
 
     def csv(self) -> str:
-        """The split as a CSV text, `image,part`, sorted, so that equal splits are equal texts."""
-        rows = sorted(f"{_quoted(p.image.name)},{part}" for part in PARTS for p in getattr(self, part))
+        """The split as a CSV text, `image,part`, sorted, so that equal splits are equal texts.
+
+        An image is its file's name, after as many of its folders as it takes to tell all images apart.
+        """
+        pairs = [(pair, part) for part in PARTS for pair in getattr(self, part)]
+        labels = _labels([pair.image for pair, _ in pairs])
+        rows = sorted(f"{_quoted(label)},{part}" for label, (_, part) in zip(labels, pairs))
         return "\n".join(["image,part", *rows]) + "\n"
 
     def sha256(self) -> str:
@@ -78,8 +85,20 @@ def split(pairs: Iterable[Pair], rule: SplitRule) -> Split:
     parts: dict[str, list[Pair]] = {part: [] for part in PARTS}
     for pair in ordered:
         parts[pair.part or rule.part(pair.group or pair.stem)].append(pair)
-    words = "the parts that folders or file names state" if official else str(rule)
+    grouped = any(pair.group is not None for pair in ordered)
+    words = (
+        "the parts that folders or file names state" if official else rule.words("group" if grouped else "stem")
+    )
     return Split(words, *(tuple(parts[part]) for part in PARTS))
+
+
+def _labels(images: list[Path]) -> list[str]:
+    deepest = max((len(image.parts) for image in images), default=1)
+    for depth in range(1, deepest + 1):
+        labels = ["/".join(image.parts[-depth:]) for image in images]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def _quoted(name: str) -> str:

@@ -86,7 +86,7 @@ class Metadata(_Part):
     training: dict[str, Any] = {}
     scores: tuple[Score, ...] = ()
     statistics: dict[str, Feature] = {}
-    images: dict[str, Any] | None = None
+    training_images: str | None = None
 
     @model_validator(mode="after")
     def _variant_fits(self) -> Metadata:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from ascseg_cli.data.grouping import group
 from ascseg_cli.data.layouts import busi, isic2017, isic2018, kvasir, ph2, plain
 from ascseg_cli.data.layouts.tree import Tree
 from ascseg_cli.data.pairs import Pair, Unpaired
 from ascseg_cli.data.split import Split, split
-from ascseg_cli.errors import DataError
+from ascseg_cli.data.split_file import read_split
+from ascseg_cli.errors import DataError, UsageError
 
 LAYOUTS: tuple[ModuleType, ...] = (isic2017, isic2018, ph2, kvasir, busi, plain)  # the special before the plain
 
@@ -29,10 +31,20 @@ class Dataset:
     pairs: tuple[Pair, ...]
     unpaired: tuple[Unpaired, ...]
 
-    def split(self) -> Split:
-        """The default split: official parts where the layout has them, else its rule by name."""
+    def split(self, *, split_file: Path | None = None, group_by: str | None = None) -> Split:
+        """Every pair in its part. By default: official parts where the layout has them, else its rule by name.
+
+        split_file  a CSV `image,part` that says each image's part, see data.split_file
+        group_by    what must stay in one part, `FILE.csv:COLUMN` or a regular expression, see data.grouping; the
+                    layout's rule divides the groups, and official parts don't count
+        Raises UsageError, DataError.
+        """
+        if split_file is not None and group_by is not None:
+            raise UsageError("a split is by file or by group, not both", "give --split-file or --group-by")
+        if split_file is not None:
+            return read_split(split_file, self.pairs)
         rule = next(module.RULE for module in LAYOUTS if module.NAME == self.layout)
-        return split(self.pairs, rule)
+        return split(self.pairs if group_by is None else group(self.pairs, group_by, self.root), rule)
 
 
 def open_dataset(root: Path) -> Dataset:

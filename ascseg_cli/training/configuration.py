@@ -1,4 +1,4 @@
-"""From a TOML file, flags and the data to the settings of a run, and back to a text that gives the same settings."""
+"""From a TOML file, flags and the data to the settings of a run, and back to a text that gives them again."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ def to_toml(settings: RunSettings) -> str:
     """The text of settings.toml: every setting but those that are None; `read_file` gives the same back."""
     values = settings.model_dump(by_alias=True)
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-    lines = [f"{key} = {_literal(value)}" for key, value in values.items() if key not in tables and value is not None]
+    lines = [
+        f"{key} = {_literal(value)}" for key, value in values.items() if key not in tables and value is not None
+    ]
     for name, table in tables.items():
         lines += ["", f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
@@ -158,4 +160,6 @@ def _as_usage_error(error: ValidationError) -> UsageError:
     where = ".".join(str(part) for part in first["loc"])
     got = f", got {printable(first['input'])}" if where and first["type"] != "missing" else ""
     message = first["msg"].removeprefix("Value error, ")
-    return UsageError(f"setting {where}: {message}{got}" if where else message, "ascseg train --print-config shows all")
+    return UsageError(
+        f"setting {where}: {message}{got}" if where else message, "ascseg train --print-config shows all"
+    )

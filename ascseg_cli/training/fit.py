@@ -1,4 +1,4 @@
-"""The training loop: steps by a schedule, checks on validation, and a state that can be saved between any two steps."""
+"""The training loop: steps by a schedule, checks on validation, a state that can be saved between any two steps."""
 
 from __future__ import annotations
 
@@ -86,6 +86,11 @@ class Fit:
         """Passes over the images."""
         return self.place.drawn / len(self.images.pixels)
 
+    @property
+    def loss(self) -> float:
+        """Mean loss of the steps since the last validation, as far as it has been read."""
+        return self.loss_sum / self.loss_steps if self.loss_steps else math.nan
+
     def progress(self) -> float:
         """From 0 to 1; 1 or more: the run is over."""
         if self.settings.steps is not None:
@@ -109,8 +114,8 @@ class Fit:
         """Everything else. Raises TrainingError where a loss was no longer finite."""
         self._read_losses()
         return Record(
-            identity=identity, place=self.place, batches=self.batches, seconds=self.seconds, loss_sum=self.loss_sum,
-            loss_steps=self.loss_steps, checked=self.checked, rows=self.rows, finished=finished,
+            identity=identity, place=self.place, batches=self.batches, seconds=self.seconds,
+            loss_sum=self.loss_sum, loss_steps=self.loss_steps, checked=self.checked, rows=self.rows, finished=finished,
         )  # fmt: skip
 
     def restore(self, tensors: Mapping[str, Tensor], record: Record) -> None:
@@ -131,12 +136,14 @@ class Fit:
         self,
         on_step: Callable[[], None],
         on_check: Callable[[Check, nn.Module], Row],
+        on_checked: Callable[[], None],
         wants_stop: Callable[[], bool],
     ) -> nn.Module:
         """Train to the end; returns the averaged model, in evaluation mode, its batch-norm values recomputed.
 
         on_step     called after each step
         on_check    called with the averaged model `settings.checks` times, the last time at the end
+        on_checked  called when its row is part of the state, but for the last
         wants_stop  asked after each step
         Raises DataError where a batch can't be filled, TrainingError where the loss is no longer finite, Stop.
         """
@@ -152,6 +159,7 @@ class Fit:
                 self._step(batches, train_step)
                 if self.settings.checks * self.progress() >= self.checked + 1 and self.progress() < 1:
                     self._check(on_check)
+                    on_checked()
                 on_step()
                 if wants_stop():
                     self._read_losses()
@@ -186,9 +194,9 @@ class Fit:
     def _not_finite(self, place: Place, what: str) -> TrainingError:
         chosen = indices(place, len(self.images.pixels), self.stage_now().batch, self.settings.seed)
         names = ", ".join(self.images.names[i] for i in chosen.tolist())
+        epoch = place.drawn / len(self.images.pixels)
         return TrainingError(
-            f"the {what} of step {place.step + 1} (epoch {place.drawn / len(self.images.pixels):.1f}) is no longer "
-            f"finite; its batch: {names}",
+            f"the {what} of step {place.step + 1} (epoch {epoch:.1f}) is no longer finite; its batch: {names}",
             "look at these images and masks; if they are sound, lower --rate; the same run would end here again",
         )
 
@@ -196,7 +204,7 @@ class Fit:
         self._read_losses()
         began, drawn = self._last_check
         speed = (self.place.drawn - drawn) / max(self.seconds - began, 1e-9)
-        loss = self.loss_sum / max(self.loss_steps, 1)
+        loss = self.loss
         self.checked = max(self.checked + 1, int(self.settings.checks * self.progress()))
         self.loss_sum, self.loss_steps = 0.0, 0
         check = Check(self.place.step, self.epoch, self.seconds, loss, self.rate, speed)

@@ -35,5 +35,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(Row)]
     writer.writerow(names)
-    writer.writerows([f"{getattr(row, name):.6g}" if name != "step" else row.step for name in names] for row in rows)
+    writer.writerows(
+        [f"{getattr(row, name):.6g}" if name != "step" else row.step for name in names] for row in rows
+    )
     return text.getvalue()

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LENGTHS = ("steps", "epochs", "minutes")
 
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
@@ -40,7 +41,7 @@ class Stage(_Settings):
 
 
 class Settings(_Settings):
-    """How a network is trained; the run's length is one of `steps`, `epochs` and `minutes`, which ends by the clock."""
+    """How a network is trained; the length is one of `steps`, `epochs` and `minutes`, which ends by the clock."""
 
     variant: Literal["tiny", "small", "base"] = "tiny"
     size: int = Field(default=256, ge=16, le=4096, multiple_of=16, description="the network's input, px")
@@ -85,6 +86,10 @@ class RunSettings(Settings):
     data: str = Field(description="the data set's folder")
     start: str | None = Field(
         default=None, alias="from", description="weights to start from: a data set's name, or a file"
+    )
+    split_file: str | None = Field(default=None, description="CSV `image,part`: the part of each image")
+    group_by: str | None = Field(
+        default=None, description="what must stay in one part: FILE.csv:COLUMN, or a regular expression"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
     backend: str = Field(default="auto", description="auto, reference, cpu or gpu")

@@ -68,7 +68,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], Record]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # no mapping
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} can't be read: {error}") from error
     text = metadata.get(_KEY, "")

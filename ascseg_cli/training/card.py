@@ -48,8 +48,8 @@ def _scores(metadata: Metadata) -> Iterator[str]:
     if calibration:
         before, after = (calibration[f"cross_entropy_{when}"] for when in ("before", "after"))
         yield (
-            f"Calibrated on the validation part, a probability p is sigmoid(logit(p) / {calibration['temperature']:g}): "
-            f"cross-entropy {before:.4f} before, {after:.4f} after. `ascseg predict` writes p as it is."
+            "Calibrated on the validation part, a probability p is "
+            f"sigmoid(logit(p) / {calibration['temperature']:g}): cross-entropy {before:.4f} before, {after:.4f} after. `ascseg predict` writes p as it is."
         )
         yield ""
 
@@ -60,7 +60,7 @@ def _origin(metadata: Metadata) -> Iterator[str]:
         yield from (
             f"| {name} | |",
             "|---|---|",
-            *(f"| {key} | {_value(value)} |" for key, value in facts.items()),
+            *_rows(facts),
             "",
         )
 
@@ -75,6 +75,10 @@ def _limits(metadata: Metadata) -> Iterator[str]:
         f"- What is a few pixels wide once the image is squeezed to {width}×{height} px is lost.",
         "",
     )
+
+
+def _rows(facts: Mapping[str, Any]) -> list[str]:
+    return [f"| {key} | {_value(value)} |" for key, value in facts.items() if value is not None]
 
 
 def _value(value: Any) -> str:

@@ -64,10 +64,10 @@ def _outline(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]
 def _head(draw: ImageDraw.ImageDraw, threshold: float) -> None:
     font = ImageFont.load_default(15)
     x = 6.0
-    for words, colour in ((f"found (p ≥ {threshold:g})", _FOUND), ("true", _TRUE), ("worst to best Dice", _INK)):
+    for words, colour in ((f"found (p >= {threshold:g})", _FOUND), ("true", _TRUE), ("worst to best Dice", _INK)):
         draw.text((x, 6), words, fill=colour, font=font)
         x += draw.textlength(words, font=font) + 24
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:10]}…{name[-13:]}"
+    return name if len(name) <= 24 else f"{name[:9]}...{name[-12:]}"

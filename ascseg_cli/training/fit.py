@@ -1,4 +1,4 @@
-"""The training loop: steps by a schedule, checks on validation, a state that can be saved between any two steps."""
+"""The training loop: steps by a schedule, checks on validation, a state to be saved between any two steps."""
 
 from __future__ import annotations
 
@@ -114,9 +114,16 @@ class Fit:
         """Everything else. Raises TrainingError where a loss was no longer finite."""
         self._read_losses()
         return Record(
-            identity=identity, place=self.place, batches=self.batches, seconds=self.seconds,
-            loss_sum=self.loss_sum, loss_steps=self.loss_steps, checked=self.checked, rows=self.rows, finished=finished,
-        )  # fmt: skip
+            identity=identity,
+            place=self.place,
+            batches=self.batches,
+            seconds=self.seconds,
+            loss_sum=self.loss_sum,
+            loss_steps=self.loss_steps,
+            checked=self.checked,
+            rows=self.rows,
+            finished=finished,
+        )
 
     def restore(self, tensors: Mapping[str, Tensor], record: Record) -> None:
         """Stand where the run stood when `tensors` and `record` were taken."""

@@ -29,7 +29,7 @@ from ascseg_cli.training.material import Material
 from ascseg_cli.training.settings import RunSettings
 from ascseg_cli.training.validation import Verdict
 
-_PRIVATE = {"data", "split_file", "device", "backend", "save_minutes"}  # say nothing of the weights
+_PRIVATE = {"data", "split_file", "group_by", "device", "backend", "save_minutes"}  # say nothing of the weights
 _THRESHOLD = "nearest .5 within .002 of the best pooled IoU on the validation part, grid .20 to .80"
 
 

@@ -49,7 +49,8 @@ def _scores(metadata: Metadata) -> Iterator[str]:
         before, after = (calibration[f"cross_entropy_{when}"] for when in ("before", "after"))
         yield (
             "Calibrated on the validation part, a probability p is "
-            f"sigmoid(logit(p) / {calibration['temperature']:g}): cross-entropy {before:.4f} before, {after:.4f} after. `ascseg predict` writes p as it is."
+            f"sigmoid(logit(p) / {calibration['temperature']:g}): "
+            f"cross-entropy {before:.4f} before, {after:.4f} after. `ascseg predict` writes p as it is."
         )
         yield ""
 

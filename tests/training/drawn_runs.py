@@ -64,5 +64,5 @@ def train(
 ) -> Outcome:
     """A whole run as the command makes it, in this process."""
     watch = watch or Watcher()
-    settings = settle({**TINY, "data": str(data), **given}, RunFolder(output), resume=resume)
+    settings = settle({**({} if resume else TINY), "data": str(data), **given}, RunFolder(output), resume=resume)
     return Run(prepare(settings, CPU, watch.say), settings, RunFolder(output), CPU, watch)()

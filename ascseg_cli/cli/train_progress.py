@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -104,7 +105,7 @@ class TrainProgress:
     def _how(self, fit: Fit, now: float) -> str:
         assert self._began is not None
         began, _, drawn = self._began
-        words = [f"loss {fit.loss:.4f}"]
+        words = [] if math.isnan(fit.loss) else [f"loss {fit.loss:.4f}"]
         if self._last is not None:
             words.append(f"validation Dice {self._last.validation_dice:.4f}, IoU {self._last.validation_iou:.4f}")
         if now > began:

@@ -88,8 +88,10 @@ class Fit:
 
     @property
     def loss(self) -> float:
-        """Mean loss of the steps since the last validation, as far as it has been read."""
-        return self.loss_sum / self.loss_steps if self.loss_steps else math.nan
+        """Mean loss of the steps since the last validation, or up to it where none has been read since."""
+        if self.loss_steps:
+            return self.loss_sum / self.loss_steps
+        return self.rows[-1].loss if self.rows else math.nan
 
     def progress(self) -> float:
         """From 0 to 1; 1 or more: the run is over."""

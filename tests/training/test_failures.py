@@ -11,7 +11,7 @@ from drawn_runs import CPU, TINY, Watcher, train
 
 from ascseg_cli.errors import TrainingError
 from ascseg_cli.network import checkpoint
-from ascseg_cli.training.batches import Place, indices
+from ascseg_cli.training.augment import Augmenter
 from ascseg_cli.training.files import RunFolder
 from ascseg_cli.training.material import prepare, settle
 from ascseg_cli.training.run import Run, _out_of_memory
@@ -23,27 +23,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_batch_that_isnt_finite_is_named_and_the_checkpoint_before_it_stays(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An image that spoils its batch: the message names files, and it is among them."""
-    settings = settle(
-        {**TINY, "data": str(folder), "steps": 50, "save_minutes": 1e-9}, RunFolder(tmp_path), resume=False
-    )
-    material = prepare(settings, CPU, Watcher().say)
-    n = len(material.images.names)
-    order = [indices(Place(stage=1, offset=4 * i), n, 4, 0).tolist() for i in range(n // 4)]
-    spoilt = order[2][1]  # seen first in the third step
-    really = TrainingStep.__call__
+    """The third batch is spoilt where it is augmented; its files are found there by their pixels."""
+    given = {**TINY, "data": str(folder), "steps": 50, "save_minutes": 1e-9}
+    material = prepare(settings := settle(given, RunFolder(tmp_path), resume=False), CPU, Watcher().say)
+    names = {pixels.tobytes(): name for pixels, name in zip(material.images.pixels, material.images.names)}
+    batches: list[list[str]] = []
+    really = Augmenter.__call__
 
-    def call(self: TrainingStep, images: torch.Tensor, targets: torch.Tensor, rate: float) -> None:
-        done.append(1)
-        really(self, images * float("nan") if len(done) == 3 else images, targets, rate)
+    def call(self: Augmenter, images: torch.Tensor, masks: torch.Tensor, seed: int) -> tuple[torch.Tensor, ...]:
+        batches.append([names[one.numpy().tobytes()] for one in images])
+        changed, targets = really(self, images, masks, seed)
+        return (changed * float("nan") if len(batches) == 3 else changed), targets
 
-    done: list[int] = []
-    monkeypatch.setattr(TrainingStep, "__call__", call)
+    monkeypatch.setattr(Augmenter, "__call__", call)
     with pytest.raises(TrainingError, match=r"the loss of step 3 \(epoch 0\.\d\) is no longer finite") as caught:
         Run(material, settings, RunFolder(tmp_path), CPU, Watcher())()
-    named = caught.value.message.split("its batch: ")[1].split(", ")
-    assert named == [material.images.names[i] for i in order[2]]
-    assert material.images.names[spoilt] in named
+    assert caught.value.message.split("its batch: ")[1].split(", ") == batches[2]
     assert RunFolder(tmp_path).checkpoints()[0].name == "checkpoint-0000002.safetensors"
 
 

@@ -1,6 +1,6 @@
 """Draws every image under examples/, so that the project ships no patient's picture.
 
-    python examples/draw.py            writes examples/{polyps,ultrasound,skin}/
+    python examples/draw.py            writes examples/{polyps,ultrasound,skin,practice}/
     python examples/draw.py FOLDER     writes them under FOLDER
 
 Each picture is a small simulation rather than a texture: colonoscopy as a lit height field, ultrasound as
@@ -269,6 +269,21 @@ def _with_hair(random: np.random.RandomState, colour: np.ndarray) -> np.ndarray:
     return colour * (1 - 0.8 * share) + np.array([0.16, 0.12, 0.10]) * 0.8 * share
 
 
+# ---------------------------------------------------------------- a small data set, with masks
+
+
+def practice(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A patch of skin with one dark spot, (96, 128, 3), and the spot's mask, (96, 128)."""
+    random, shape = np.random.RandomState(seed), (96, 128)
+    centre, radii = random.uniform(-0.4, 0.4, 2), random.uniform(0.25, 0.55, 2)
+    inside = blob(random, shape, tuple(centre), tuple(radii), random.uniform(0, np.pi), 0.12)
+    tone = np.array([0.86, 0.68, 0.60]) + random.uniform(-0.06, 0.06, 3)
+    colour = tone * (1 + 0.05 * layered_noise(random, shape, 6, 3)[..., None])
+    dark = rise(-inside, -1.05, -0.90) * random.uniform(0.7, 1.0)
+    colour = colour * np.exp(-dark[..., None] * np.array([0.6, 1.1, 1.4]))
+    return to_bytes(colour), np.where(inside < 1, 255, 0).astype(np.uint8)
+
+
 # ---------------------------------------------------------------- the files
 
 PICTURES: dict[str, Drawing] = {
@@ -279,6 +294,8 @@ PICTURES: dict[str, Drawing] = {
     "ultrasound/irregular_1.png": lambda: ultrasound(6, (-0.10, 0.15), (0.34, 0.36), -0.4, 0.2, -16.0),
     "skin/lesion_1.jpg": lambda: skin(7, (0.02, -0.04), (0.42, 0.52), 0.5, 4, (0.88, 0.68, 0.62)),
     "skin/lesion_2.jpg": lambda: skin(8, (-0.05, 0.10), (0.30, 0.34), 1.1, 9, (0.86, 0.72, 0.60)),
+    **{f"practice/images/spot_{i}.jpg": lambda i=i: practice(i)[0] for i in range(1, 13)},
+    **{f"practice/masks/spot_{i}.png": lambda i=i: practice(i)[1] for i in range(1, 13)},
 }
 
 

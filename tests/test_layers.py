@@ -67,7 +67,16 @@ def test_errors_import_nothing_of_ours() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["cli.app", "data.decode", "data.discover", "weights.store", "network.checkpoint", "network.metadata"],
+    [
+        "cli.app",
+        "cli.check",
+        "data.decode",
+        "data.discover",
+        "data.report",
+        "weights.store",
+        "network.checkpoint",
+        "network.metadata",
+    ],
 )
 def test_loading_without_torch(module: str) -> None:
     code = f"import sys, ascseg_cli.{module}; print([m for m in ('torch', 'numba') if m in sys.modules])"

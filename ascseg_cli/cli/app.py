@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ascseg_cli import __version__
-from ascseg_cli.cli import doctor, predict, train, weights
+from ascseg_cli.cli import check, doctor, predict, train, weights
 
 app = typer.Typer(
     name="ascseg",
@@ -38,6 +38,7 @@ def _root(
 
 
 app.command("predict")(predict.predict)
+app.command("check")(check.check)
 app.command("train")(train.train)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)

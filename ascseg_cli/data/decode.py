@@ -47,7 +47,7 @@ def read_pixels(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.nda
     Raises InputError: the message names the rule, the caller adds the file's name. MissingExtraError for
     DICOM without the extra.
     """
-    samples = _read(source, max_pixels)
+    samples = read_samples(source, max_pixels=max_pixels)
     values = samples.values
     if samples.palette is not None:
         if values.size and int(values.max()) >= len(samples.palette):
@@ -67,7 +67,11 @@ def read_mask(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
     (16 bit as round(x / 257), unless no value exceeds 255; colours by their largest channel).
     Raises InputError, also for a palette of several classes.
     """
-    samples = _read(source, max_pixels)
+    return foreground(read_samples(source, max_pixels=max_pixels))
+
+
+def foreground(samples: Samples) -> np.ndarray:
+    """The mask (h, w) bool of a file's values, as `read_mask` says. Raises InputError."""
     values = samples.values if samples.values.ndim == 2 else samples.values.max(axis=2)
     largest = int(values.max())
     if largest == samples.step:
@@ -84,7 +88,8 @@ def read_mask(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
 _EIGHT_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)  # = round(x / 257): no ties
 
 
-def _read(source: Path | bytes, max_pixels: int) -> Samples:
+def read_samples(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Samples:
+    """The values as the file holds them, turned as EXIF says. Raises as `read_pixels`."""
     data = source if isinstance(source, bytes) else file_bytes(source, max_pixels)
     if not data:
         raise InputError("the file is empty", AGAIN)
@@ -109,7 +114,7 @@ def _read(source: Path | bytes, max_pixels: int) -> Samples:
         raise
     except Exception as error:  # hostile bytes make the libraries raise nearly anything
         raise _undecodable(header, error) from error
-    return Samples(_turn(samples.values, header.orientation), samples.palette, samples.step)
+    return Samples(upright(samples.values, header.orientation), samples.palette, samples.step)
 
 
 def _undecodable(header: Header, error: Exception) -> InputError:
@@ -227,7 +232,7 @@ def _by_opencv(header: Header, dtype: type) -> Samples:
     return Samples(values)
 
 
-def _turn(values: np.ndarray, orientation: int) -> np.ndarray:
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
     """The picture upright. Source: Exif 2.32, tag 274: where the stored row 0 and column 0 are to be shown."""
     if orientation >= 5:
         values = values.swapaxes(0, 1)

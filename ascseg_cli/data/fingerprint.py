@@ -164,7 +164,8 @@ def _coefficients(pixels: np.ndarray) -> np.ndarray:
 
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     rows, columns = (_cosines(length) for length in grey.shape)
-    return rows @ grey @ columns.T
+    # Not `@`: BLAS's threads wait for one another for longer than this takes, wherever other threads decode.
+    return np.einsum("uw,vw->uv", np.einsum("uh,hw->uw", rows, grey), columns)
 
 
 @lru_cache(maxsize=64)

@@ -123,7 +123,11 @@ def test_plain_pairs_by_stem_suffix_and_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a.png", "b/c.png"], "holds no layout of images and masks"),
+        (
+            ["b/a.png", "b/c.png", "a.png"],
+            r"holds no layout of images and masks .*; images lie in b/ \(2\), \./ \(1\)",
+        ),
+        (["a.txt"], "holds no layout of images and masks .*; no file in it is an image"),
         (["images/a.png", "masks/b.png"], r"looks like plain, but no image in it has a mask; b\.png: no image"),
         (
             ["PH2/IMD1/IMD1_Dermoscopic_Image/IMD1.bmp", "b/benign/benign (1).png"],

@@ -12,7 +12,9 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 IMAGES = sorted(
-    path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.glob("*/*.*") if "_ascseg" not in path.parts[-2]
+    path.relative_to(EXAMPLES).as_posix()
+    for path in EXAMPLES.glob("*/**/*.*")
+    if "_ascseg" not in path.parent.name
 )
 
 

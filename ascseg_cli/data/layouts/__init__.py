@@ -58,7 +58,10 @@ def open_dataset(root: Path) -> Dataset:
     ]
     if not claiming:
         known = "; ".join(module.DESCRIPTION for module in LAYOUTS)
-        raise DataError(f"{root} holds no layout of images and masks that is known here", f"known: {known}")
+        raise DataError(
+            f"{root} holds no layout of images and masks that is known here; {_what_is_there(tree)}",
+            f"put your own into images/ and masks/, each mask named as its image; known: {known}",
+        )
     if len(claiming) > 1:
         names = " and ".join(module.NAME for module in claiming)
         raise DataError(f"{root} holds several data sets ({names})", "name the folder of one of them")
@@ -67,3 +70,12 @@ def open_dataset(root: Path) -> Dataset:
         why = f"; {unpaired[0].path.name}: {unpaired[0].reason}" if unpaired else ""
         raise DataError(f"{root} looks like {claiming[0].NAME}, but no image in it has a mask{why}")
     return Dataset(root, claiming[0].NAME, tuple(pairs), tuple(unpaired))
+
+
+def _what_is_there(tree: Tree) -> str:
+    """The folders with most images, so that a folder of another name is seen at once."""
+    counts = sorted(((len(files), folder) for folder, files in tree.folders.items() if files), reverse=True)
+    if not counts:
+        return "no file in it is an image"
+    folders = [f"{folder.relative_to(tree.root).as_posix()}/ ({count:,})" for count, folder in counts[:4]]
+    return f"images lie in {', '.join(folders)}" + (f" and {len(counts) - 4:,} more" if len(counts) > 4 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ascseg_cli.data import appearance, fingerprint, layouts
+from ascseg_cli.data.fingerprint import Fingerprint, Index
 from ascseg_cli.data.layouts import Dataset
 from ascseg_cli.data.leaks import fingerprints_of, without_leaks
 from ascseg_cli.data.split import PARTS, Split
@@ -93,8 +94,8 @@ def prepare(settings: RunSettings, device: torch.device, say: Say) -> Material:
         mean, std = image_store.mean_and_std(images.pixels)
     rule = Preprocessing(rule="squeeze_antialias", size=(settings.size, settings.size), mean=mean, std=std)
     trained = [known[pair.image] for pair in split.train]
-    earlier = start.metadata.training_images if start else None
-    seen = {*trained, *(fingerprint.decode(earlier) if earlier else ())}
+    earlier = fingerprint.decode(start.metadata.training_images or fingerprint.encode([])) if start else []
+    _say_seen([known[pair.image] for pair in split.validation], earlier, settings.start, say)
     return Material(
         layout=dataset.layout,
         split=split,
@@ -102,7 +103,7 @@ def prepare(settings: RunSettings, device: torch.device, say: Say) -> Material:
         validation=Validation.load(split.validation, rule, device),
         rule=rule,
         start=start,
-        training_images=fingerprint.encode(seen),
+        training_images=fingerprint.encode({*trained, *earlier}),
         statistics=appearance.summarise(images.features),
         identity=identity(split.sha256(), fingerprint.encode(trained), start.sha256 if start else None),
     )
@@ -123,6 +124,18 @@ def open_start(name: str | None, variant: str | None) -> Checkpoint | None:
     return content
 
 
+def _say_seen(
+    validation: Sequence[Fingerprint], earlier: Sequence[Fingerprint], start: str | None, say: Say
+) -> None:
+    seen = {match.query for match in Index(earlier).matches(validation)} if earlier else set()
+    if seen:
+        say(
+            "warning",
+            f"{len(seen)} of {len(validation)} validation images are copies of images that {start} was trained "
+            "on: scores on them say too much",
+        )
+
+
 def _split(dataset: Dataset, split_file: str | None, group_by: str | None) -> Split:
     split = dataset.split(split_file=Path(split_file) if split_file else None, group_by=group_by)
     for part in PARTS[:2]:
@@ -134,7 +147,7 @@ def _split(dataset: Dataset, split_file: str | None, group_by: str | None) -> Sp
     return split
 
 
-def _without_copies(split: Split, say: Say) -> tuple[Split, dict[Path, fingerprint.Fingerprint]]:
+def _without_copies(split: Split, say: Say) -> tuple[Split, dict[Path, Fingerprint]]:
     """The split without training images that are copies of held-out ones, and the fingerprints of its images.
 
     Of the test part the images are hashed, for nothing but this; its masks are never opened.

@@ -52,7 +52,7 @@ class Settings(_Settings):
     epochs: float | None = Field(default=None, gt=0, description="length of the run in passes over the images")
     minutes: float | None = Field(default=None, gt=0, description="length of the run by the clock")
     batch: int = Field(default=16, ge=2, description="images in one step")
-    early_share: float = Field(default=0, ge=0, lt=1, description="share of the run trained at early_size first")
+    early_share: float = Field(default=0.0, ge=0, lt=1, description="share of the run trained at early_size first")
     early_size: int = Field(default=128, ge=16, multiple_of=16, description="a smaller input: cheaper steps, px")
     early_batch: int = Field(default=16, ge=2)
     rate: float = Field(default=3e-3, gt=0, description="largest learning rate")

@@ -129,8 +129,31 @@ def test_fine_tuning_starts_from_the_weights_and_says_so(folder: Path, tmp_path:
             np.testing.assert_allclose(tuned.tensors[name], tensor, atol=1e-7, rtol=1e-6)
     assert base.sha256 in tuned.metadata.source
     assert base.metadata.licence in tuned.metadata.licence
+    assert tuned.metadata.training_images is not None
+    assert base.metadata.training_images is not None
+    seen, own = (set(fingerprint.decode(one.metadata.training_images or "")) for one in (tuned, base))
+    assert own < seen
+    assert len(seen - own) == tuned.metadata.split["train"]
     with pytest.raises(UsageError, match="is a tiny network, --variant is base"):
         train(folder, tmp_path / "other", variant="base", **{"from": str(locate("kvasir"))})
+
+
+def test_validation_images_that_the_first_weights_saw_are_said(folder: Path, tmp_path: Path) -> None:
+    train(folder, tmp_path / "base", steps=1)
+    split = open_dataset(folder).split()
+    parts = {pair.image.name: "validation" if i % 2 else "train" for i, pair in enumerate(split.train)}
+    for kind in ("images", "masks"):
+        (tmp_path / "d" / kind).mkdir(parents=True)
+        for pair in split.train:
+            source = pair.image if kind == "images" else pair.masks[0]
+            (tmp_path / "d" / kind / source.name).write_bytes(source.read_bytes())
+    rows = [f"{name},{part}" for name, part in parts.items()]
+    (tmp_path / "parts.csv").write_text("\n".join(["image,part", *rows]))
+    watch = Watcher()
+    base = {"from": str(tmp_path / "base" / "weights.safetensors"), "split_file": str(tmp_path / "parts.csv")}
+    train(tmp_path / "d", tmp_path / "run", watch, steps=1, batch=2, **base)
+    count = list(parts.values()).count("validation")
+    assert any(text.startswith(f"{count} of {count} validation images are copies") for _, text in watch.lines)
 
 
 def test_too_few_images_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -55,15 +55,13 @@ Set = Annotated[
 ]
 PrintConfig = Annotated[
     bool,
-    _option(
-        _HOW, "--print-config", words="Print the settings as TOML and stop; every one there is without --data."
-    ),
+    _option(_HOW, "--print-config", words="Print the settings as TOML and stop; without options, all there are."),
 ]
 
 Device = Annotated[str | None, _option(_RUN, "--device", value="NAME", words="auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[
     int | None, _option(_RUN, "--threads", value="N", min=1, words="Default: what this process may use.")
 ]
-Resume = Annotated[bool, _option(_RUN, "--resume", words="Go on where the run in --output stopped, if it did.")]
+Resume = Annotated[bool, _option(_RUN, "--resume", words="Go on where the run in DIR stopped, if it did.")]
 Overwrite = Annotated[bool, _option(_RUN, "--overwrite", words="Remove an earlier run's files first.")]
 Quiet = Annotated[bool, _option(_RUN, "--quiet", "-q", words="Say only warnings and errors.")]

@@ -55,6 +55,10 @@ class DataError(AscsegError):
     """A folder that holds no usable data."""
 
 
+class TrainingError(AscsegError):
+    """A training run that can't go on: its numbers are no longer finite, or memory doesn't hold it."""
+
+
 class OutputError(AscsegError):
     """An output that can't be written, or would overwrite another."""
 

@@ -1,4 +1,4 @@
-"""How numba makes machine code of functions, and where it is kept. Loads no torch, so that evaluation can use it."""
+"""How numba makes machine code of functions, and where it is kept. Loads no torch: evaluation can use it."""
 
 from __future__ import annotations
 

@@ -15,24 +15,26 @@ from ascseg_cli.training.settings import Augmentation
 
 
 class Augmenter:
-    """Draws changes from its own generator, so that a seed fixes them whatever else draws numbers.
+    """Draws changes from its own generator, so that a batch's seed fixes them whatever else draws numbers.
 
     size  of the batches it returns, px
     """
 
-    def __init__(self, limits: Augmentation, size: int, device: torch.device, seed: int) -> None:
+    def __init__(self, limits: Augmentation, size: int, device: torch.device) -> None:
         self.limits = limits
         self.size = size
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device)
         self.device = device
 
-    def __call__(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, masks: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """One augmented batch.
 
         images   (b, 3, s, s) uint8
         masks    (b, s, s) bool
+        seed     of this batch
         returns  (b, 3, size, size) float32 in 0..1, (b, 1, size, size) float32, 0 or 1
         """
+        self.generator.manual_seed(seed)
         both = torch.cat([images / 255, masks[:, None].float()], 1)
         moved = self._move(self._flip(both))
         return self._recolour(moved[:, :3]), (moved[:, 3:] >= 0.5).float()

@@ -1,140 +1,224 @@
-"""The training loop: batches drawn and augmented on the device, steps by a schedule, checks on validation."""
+"""The training loop: steps by a schedule, checks on validation, a state to be saved between any two steps."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ascseg_cli.errors import DataError
+from ascseg_cli.errors import TrainingError
 from ascseg_cli.network.asc_seg import ASCSeg
 from ascseg_cli.network.metadata import Preprocessing
 from ascseg_cli.network.variants import VARIANTS
-from ascseg_cli.training.augment import Augmenter
 from ascseg_cli.training.averaging import AveragedWeights, recompute_statistics
+from ascseg_cli.training.batches import Batches, Place, indices
 from ascseg_cli.training.images import Images
+from ascseg_cli.training.log import Row
 from ascseg_cli.training.settings import Settings, Stage
+from ascseg_cli.training.state import Record
 from ascseg_cli.training.step import Optimiser, TrainingStep
 
 _LOWEST_RATE = 0.01  # of the largest, at the end of the cosine
+_UNREAD_STEPS = 32  # on a GPU: reading each loss at once would make the CPU wait for every step
 
 
 @dataclass(frozen=True)
 class Check:
-    """Where a run stands."""
+    """Where a run stands when its averaged weights are to be judged; the fields are those of `log.Row`."""
 
     step: int
     epoch: float
     seconds: float
     loss: float
-    norm: float
+    rate: float
     images_per_second: float
 
-    def __str__(self) -> str:
-        return (
-            f"step {self.step}, epoch {self.epoch:.1f}, {self.seconds:.0f} s: loss {self.loss:.4f}, "
-            f"gradient {self.norm:.2f}, {self.images_per_second:.0f} images/s"
-        )
+
+class Stop(Exception):
+    """The run was asked to end; everything up to here is known to be finite."""
 
 
-class Clock:
-    """How much of a run is done, by steps or by the clock; how long it has taken, how many images it has drawn."""
+class Fit:
+    """One run in memory.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.started = time.monotonic()
-        self.images = 0  # drawn so far
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    def progress(self, step: int) -> float:
-        """From 0 to 1; 1 or more: stop."""
-        if self.settings.steps is not None:
-            return step / self.settings.steps
-        return self.seconds() / (60 * (self.settings.minutes or 1))
-
-
-class Batches:
-    """Endless augmented batches at one size: every epoch in a new order, an incomplete last batch dropped.
-
-    images are kept a little larger than the batches (settings.drawn_size to settings.size), shrunk with antialias
-    where the batches are smaller still.
+    start  tensors by name to begin with, else random ones
     """
 
     def __init__(
-        self, images: Images, stage: Stage, settings: Settings, rule: Preprocessing, device: torch.device
-    ):
-        if len(images.pixels) < stage.batch:
-            raise DataError(
-                f"{len(images.pixels)} training images, a batch holds {stage.batch}",
-                "lower the batch size (two or more), or add images",
-            )
-        side = round(settings.drawn_size * stage.size / settings.size)
-        self.pixels = _shrink(torch.from_numpy(images.pixels).to(device), side)
-        masks = torch.from_numpy(images.masks).to(device, torch.uint8)[:, None] * 255
-        self.masks = _shrink(masks, side)[:, 0] >= 128
-        self.stage, self.device, self.seed = stage, device, settings.seed + stage.number
-        self.mean, self.std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (rule.mean, rule.std))
-        self.augment = Augmenter(settings.augmentation, stage.size, device, self.seed)
+        self,
+        images: Images,
+        settings: Settings,
+        rule: Preprocessing,
+        device: torch.device,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # few shapes, many batches
+        self.images, self.settings, self.rule, self.device = images, settings, rule, device
+        self.model = ASCSeg(VARIANTS[settings.variant])
+        if start is not None:
+            self.model.load_state_dict(dict(start), strict=False)
+        self.model.to(device)
+        self.averaged = AveragedWeights(self.model, settings.averaging)
+        self.optimiser = Optimiser(self.model, settings)
+        self.place = Place(stage=settings.stages()[0].number)
+        self.rows: list[Row] = []
+        self.batches: dict[int, int] = {}  # by stage, where memory was too small for the settings' own
+        self.checked = self.loss_steps = 0
+        self.loss_sum = 0.0
+        self._began = time.monotonic()
+        self._last_check = (self.seconds, 0)
+        self._unread: list[tuple[Place, Tensor]] = []
+        self.rate = 0.0
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.Generator().manual_seed(self.seed)
-        while True:
-            shuffled = torch.randperm(len(self.pixels), generator=order).to(self.device)
-            for chosen in shuffled.split(self.stage.batch):
-                if len(chosen) == self.stage.batch:
-                    images, masks = self.augment(self.pixels[chosen], self.masks[chosen])
-                    yield (images - self.mean) / self.std, masks
+    @property
+    def seconds(self) -> float:
+        """That the run has taken, the sessions before this one included."""
+        return time.monotonic() - self._began
 
-    def unchanged(self) -> Iterator[Tensor]:
-        """Every image once, not augmented, as the finished weights will see such images."""
-        shuffled = torch.randperm(len(self.pixels), generator=torch.Generator().manual_seed(0)).to(self.device)
-        for chosen in shuffled.split(self.stage.batch):
-            if len(chosen) == self.stage.batch:
-                yield (_shrink(self.pixels[chosen], self.stage.size) / 255 - self.mean) / self.std
+    @property
+    def epoch(self) -> float:
+        """Passes over the images."""
+        return self.place.drawn / len(self.images.pixels)
 
+    @property
+    def loss(self) -> float:
+        """Mean loss of the steps since the last validation, or up to it where none has been read since."""
+        if self.loss_steps:
+            return self.loss_sum / self.loss_steps
+        return self.rows[-1].loss if self.rows else math.nan
 
-def fit(
-    images: Images,
-    settings: Settings,
-    rule: Preprocessing,
-    device: torch.device,
-    on_check: Callable[[Check, nn.Module], None],
-) -> nn.Module:
-    """Train from scratch and return the averaged model, in evaluation mode, its batch-norm values recomputed.
+    def progress(self) -> float:
+        """From 0 to 1; 1 or more: the run is over."""
+        if self.settings.steps is not None:
+            return self.place.step / self.settings.steps
+        if self.settings.epochs is not None:
+            return self.epoch / self.settings.epochs
+        return self.seconds / (60 * (self.settings.minutes or 1))
 
-    on_check  called `settings.checks` times with where the run stands and the averaged model so far
-    Raises DataError where a batch can't be filled, or where the loss is no longer finite.
-    """
-    torch.manual_seed(settings.seed)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # few shapes, many batches
-    model = ASCSeg(VARIANTS[settings.variant]).to(device)
-    averaged = AveragedWeights(model, settings.averaging)
-    optimiser, clock, step, checked = Optimiser(model, settings), Clock(settings), 0, 0
-    for stage in settings.stages():
-        batches = Batches(images, stage, settings, rule, device)
-        train_step = TrainingStep(model, optimiser, stage)
-        for pictures, targets in batches:
-            done = clock.progress(step)
-            if done >= stage.end:
-                break
-            train_step(pictures, targets, rate_at(done, settings))
-            averaged.update(step)
-            step += 1
-            clock.images += stage.batch
-            if done * settings.checks >= checked + 1:
-                checked += 1
-                on_check(_check(train_step, step, clock, len(images.pixels)), averaged.model)
-    recompute_statistics(averaged.model, batches.unchanged())
-    on_check(_check(train_step, step, clock, len(images.pixels)), averaged.model)
-    return averaged.model
+    def stage_now(self) -> Stage:
+        """The stage of the next step, with the batch that memory allows."""
+        stage = next(s for s in self.settings.stages() if s.number == self.place.stage)
+        return stage.model_copy(update={"batch": self.batches.get(stage.number, stage.batch)})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything of the run that is tensors, by name."""
+        parts = {"model": self.model.state_dict(), "averaged": self.averaged.model.state_dict()}
+        parts["adamw"] = self.optimiser.state()
+        return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+
+    def record(self, identity: str, *, finished: bool = False) -> Record:
+        """Everything else. Raises TrainingError where a loss was no longer finite."""
+        self._read_losses()
+        return Record(
+            identity=identity,
+            place=self.place,
+            batches=self.batches,
+            seconds=self.seconds,
+            loss_sum=self.loss_sum,
+            loss_steps=self.loss_steps,
+            checked=self.checked,
+            rows=self.rows,
+            finished=finished,
+        )
+
+    def restore(self, tensors: Mapping[str, Tensor], record: Record) -> None:
+        """Stand where the run stood when `tensors` and `record` were taken."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "adamw": {}}
+        for name, tensor in tensors.items():
+            part, _, inner = name.partition(".")
+            parts[part][inner] = tensor
+        self.model.load_state_dict(parts["model"])
+        self.averaged.model.load_state_dict(parts["averaged"])
+        self.optimiser.load(parts["adamw"])
+        self.place, self.rows, self.batches = record.place, list(record.rows), dict(record.batches)
+        self.checked, self.loss_sum, self.loss_steps = record.checked, record.loss_sum, record.loss_steps
+        self._began = time.monotonic() - record.seconds
+        self._last_check = (self.seconds, self.place.drawn)
+
+    def run(
+        self,
+        on_step: Callable[[], None],
+        on_check: Callable[[Check, nn.Module], Row],
+        on_checked: Callable[[], None],
+        wants_stop: Callable[[], bool],
+    ) -> nn.Module:
+        """Train to the end; returns the averaged model, in evaluation mode, its batch-norm values recomputed.
+
+        on_step     called after each step
+        on_check    called with the averaged model `settings.checks` times, the last time at the end
+        on_checked  called when its row is part of the state, but for the last
+        wants_stop  asked after each step
+        Raises DataError where a batch can't be filled, TrainingError where the loss is no longer finite, Stop.
+        """
+        for stage in self.settings.stages():
+            if stage.number < self.place.stage:
+                continue
+            if stage.number > self.place.stage:
+                self._read_losses()  # a message would name the batch by this stage's size
+                self.place = replace(self.place, stage=stage.number, epoch=0, offset=0)
+            batches = Batches(self.images, self.stage_now(), self.settings, self.rule, self.device)
+            train_step = TrainingStep(self.model, self.optimiser, batches.stage)
+            while self.progress() < stage.end:
+                self._step(batches, train_step)
+                if self.settings.checks * self.progress() >= self.checked + 1 and self.progress() < 1:
+                    self._check(on_check)
+                    on_checked()
+                on_step()
+                if wants_stop():
+                    self._read_losses()
+                    raise Stop
+        self._read_losses()
+        recompute_statistics(self.averaged.model, batches.unchanged())
+        self._check(on_check)
+        return self.averaged.model
+
+    def _step(self, batches: Batches, train_step: TrainingStep) -> None:
+        place = batches.begin(self.place)
+        images, targets = batches.at(place)
+        self.rate = rate_at(self.progress(), self.settings)
+        train_step(images, targets, self.rate)
+        self.averaged.update(place.step)
+        self.place = place.after(batches.stage.batch)
+        self._unread.append((place, torch.stack([train_step.loss, train_step.norm])))
+        if len(self._unread) >= (_UNREAD_STEPS if self.device.type == "cuda" else 1):
+            self._read_losses()
+
+    def _read_losses(self) -> None:
+        """Fetch the losses of the last steps. Raises TrainingError at the first that isn't finite."""
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        for (place, _), (loss, norm) in zip(unread, torch.stack([both for _, both in unread]).tolist()):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise self._not_finite(place, "loss" if not math.isfinite(loss) else "gradient")
+            self.loss_sum += loss
+            self.loss_steps += 1
+
+    def _not_finite(self, place: Place, what: str) -> TrainingError:
+        chosen = indices(place, len(self.images.pixels), self.stage_now().batch, self.settings.seed)
+        names = ", ".join(self.images.names[i] for i in chosen.tolist())
+        epoch = place.drawn / len(self.images.pixels)
+        return TrainingError(
+            f"the {what} of step {place.step + 1} (epoch {epoch:.1f}) is no longer finite; its batch: {names}",
+            "look at these images and masks; if they are sound, lower --rate; the same run would end here again",
+        )
+
+    def _check(self, on_check: Callable[[Check, nn.Module], Row]) -> None:
+        self._read_losses()
+        began, drawn = self._last_check
+        speed = (self.place.drawn - drawn) / max(self.seconds - began, 1e-9)
+        loss = self.loss
+        self.checked = max(self.checked + 1, int(self.settings.checks * self.progress()))
+        self.loss_sum, self.loss_steps = 0.0, 0
+        check = Check(self.place.step, self.epoch, self.seconds, loss, self.rate, speed)
+        self.rows.append(on_check(check, self.averaged.model))
+        self._last_check = (self.seconds, self.place.drawn)
 
 
 def rate_at(progress: float, settings: Settings) -> float:
@@ -143,21 +227,3 @@ def rate_at(progress: float, settings: Settings) -> float:
         return settings.rate * max(progress / settings.warmup, _LOWEST_RATE)
     wave = 0.5 * (1 + math.cos(math.pi * (progress - settings.warmup) / (1 - settings.warmup)))
     return settings.rate * (_LOWEST_RATE + (1 - _LOWEST_RATE) * wave)
-
-
-def _shrink(pixels: Tensor, side: int) -> Tensor:
-    """(n, c, s, s) uint8 -> (n, c, side, side) uint8, antialiased, in pieces to save memory."""
-    if pixels.shape[-1] == side:
-        return pixels
-    pieces = (
-        F.interpolate(piece.float(), [side, side], mode="bilinear", antialias=True) for piece in pixels.split(64)
-    )
-    return torch.cat([piece.round().clamp(0, 255).to(torch.uint8) for piece in pieces])
-
-
-def _check(train_step: TrainingStep, step: int, clock: Clock, images: int) -> Check:
-    loss, norm = float(train_step.loss), float(train_step.norm)
-    if not math.isfinite(loss):
-        raise DataError(f"the loss is {loss} at step {step}", "lower the learning rate")
-    seconds = clock.seconds()
-    return Check(step, clock.images / images, seconds, loss, norm, clock.images / seconds)

@@ -26,11 +26,13 @@ class Images:
     pixels     (n, 3, s, s) uint8, squeezed to a square with antialias
     masks      (n, s, s) bool, squeezed alike and cut at one half
     features   n appearance figures, see data.appearance
+    names      n file names
     """
 
     pixels: np.ndarray
     masks: np.ndarray
     features: list[appearance.Features]
+    names: list[str]
 
 
 def load(pairs: Sequence[Pair], size: int) -> Images:
@@ -40,7 +42,7 @@ def load(pairs: Sequence[Pair], size: int) -> Images:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         loaded = list(pool.map(lambda pair: _load(pair, size), pairs))
     pixels, masks = np.stack([p for p, _, _ in loaded]), np.stack([m for _, m, _ in loaded])
-    return Images(pixels, masks, [features for _, _, features in loaded])
+    return Images(pixels, masks, [features for _, _, features in loaded], [pair.image.name for pair in pairs])
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:

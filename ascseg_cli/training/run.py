@@ -1,91 +1,255 @@
-"""One run from a folder to a weights file: load, fit, judge on validation, write with everything said."""
+"""One run in its folder: trains, judges, saves and goes on, and leaves weights with everything said."""
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
 import ascseg_cli
-from ascseg_cli.data import appearance, layouts
-from ascseg_cli.data.split import Split
+from ascseg_cli.data import layouts
+from ascseg_cli.errors import TrainingError, UsageError, WeightsError
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import checkpoint
-from ascseg_cli.network.metadata import Metadata, Preprocessing
+from ascseg_cli.network.metadata import Metadata
 from ascseg_cli.network.shapes import expected_shapes
 from ascseg_cli.network.variants import VARIANTS
-from ascseg_cli.training import images as image_store
-from ascseg_cli.training.fit import Check, fit
-from ascseg_cli.training.settings import Settings
-from ascseg_cli.training.validation import Validation
+from ascseg_cli.training import card, contact_sheet, curves, state
+from ascseg_cli.training.calibration import fit_temperature
+from ascseg_cli.training.configuration import to_toml
+from ascseg_cli.training.files import CARD, CURVES, LOG, OVERLAYS, SETTINGS, SPLIT, WEIGHTS, RunFolder
+from ascseg_cli.training.fit import Check, Fit, Stop
+from ascseg_cli.training.log import Row, to_csv
+from ascseg_cli.training.material import Material
+from ascseg_cli.training.settings import RunSettings
+from ascseg_cli.training.validation import Verdict
 
-log = logging.getLogger(__name__)
+_PRIVATE = {"data", "split_file", "group_by", "device", "backend", "save_minutes"}  # say nothing of the weights
+_THRESHOLD = "nearest .5 within .002 of the best pooled IoU on the validation part, grid .20 to .80"
 
 
-def train(folder: Path, settings: Settings, output: Path, device: torch.device) -> Metadata:
-    """Train on a data set's training part and write `output`, at each check and at the end.
+class Watch(Protocol):
+    """Who looks on."""
 
-    folder   a data set in a layout that `data.layouts` knows; its test part is never read
-    returns  the metadata written, with the scores on the validation part
-    Raises DataError, OutputError.
+    def step(self, fit: Fit) -> None:
+        """After each step."""
+
+    def check(self, row: Row) -> None:
+        """After each validation."""
+
+    def say(self, kind: str, text: str) -> None:
+        """A line for the user: kind is "note" or "warning"."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to; `finished` is False where it was asked to stop."""
+
+    finished: bool
+    rows: list[Row]
+    steps: int
+
+
+class Run:
+    """One run in one folder.
+
+    wants_stop  asked after each step; the run then saves and ends
     """
-    dataset = layouts.open_dataset(folder)
-    parts = dataset.split()
-    log.info("%s: %s, split by %s", dataset.layout, parts.counts(), parts.rule)
-    images = image_store.load(parts.train, settings.drawn_size)
-    mean, std = image_store.mean_and_std(images.pixels)
-    rule = Preprocessing(rule="squeeze_antialias", size=(settings.size, settings.size), mean=mean, std=std)
-    validation = Validation.load(parts.validation, rule, device)
-    base = _describe(dataset.layout, parts, settings, rule, device)
-    base = base.model_copy(update={"statistics": appearance.summarise(images.features)})
-    last: list[Metadata] = []
 
-    def on_check(check: Check, model: nn.Module) -> None:
-        threshold, scores = validation.judge(model)
-        best = max(score.value for score in scores if score.metric == "pooled_iou")
-        log.info("%s, validation IoU %.4f at threshold %.2f", check, best, threshold)
-        made = {
-            **base.training,
-            "steps": check.step,
-            "epochs": round(check.epoch, 1),
-            "seconds": round(check.seconds),
-        }
-        last[:] = [Metadata(**{**dict(base), "training": made, "threshold": threshold, "scores": tuple(scores)})]
-        checkpoint.write(output, _tensors(model, settings), last[0])
+    def __init__(
+        self,
+        material: Material,
+        settings: RunSettings,
+        folder: RunFolder,
+        device: torch.device,
+        watch: Watch,
+        wants_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.material, self.settings, self.folder = material, settings, folder
+        self.device, self.watch, self.wants_stop = device, watch, wants_stop
+        compared = settings.model_dump(mode="json", exclude={"data", "device", "save_minutes"})
+        self.identity = state.identity(compared, material.identity)
+        self._batches: dict[int, int] = {}
+        self._saved = time.monotonic()
 
-    fit(images, settings, rule, device, on_check)
-    return last[0]
+    def __call__(self) -> Outcome:
+        """Train from the newest checkpoint, or from the start, to the end.
+
+        Raises UsageError where the checkpoint is of other images, TrainingError, OutputError.
+        """
+        self.folder.write(SETTINGS, to_toml(self.settings))
+        self.folder.write(SPLIT, self.material.split.csv())
+        with backend.using(self.settings.backend):
+            while True:
+                fit = self._open()
+                if fit is None:
+                    return self._already_finished()
+                try:
+                    return self._train(fit)
+                except Stop:
+                    self._save(fit)
+                    return Outcome(False, fit.rows, fit.place.step)
+                except _out_of_memory() as error:
+                    self._halve(fit, error)
+                del fit
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def _open(self) -> Fit | None:
+        """The run as it stands in the folder; None where it is finished."""
+        settings, material = self.settings, self.material
+        fit = Fit(material.images, settings, material.rule, self.device, material.start_tensors())
+        found = self._newest_checkpoint()
+        if found is not None:
+            tensors, record = found
+            if record.finished:
+                return None
+            fit.restore(tensors, record)
+            self.watch.say("note", f"going on after step {record.place.step:,}")
+        fit.batches |= self._batches
+        return fit
+
+    def _newest_checkpoint(self) -> tuple[dict[str, torch.Tensor], state.Record] | None:
+        for path in self.folder.checkpoints():
+            try:
+                tensors, record = state.load(path)
+            except WeightsError as error:
+                self.watch.say("warning", f"{error.message}; the checkpoint before it is tried")
+                continue
+            if record.identity != self.identity:
+                raise UsageError(
+                    f"{path} belongs to a run on other images, another split or other first weights",
+                    "bring the data back as it was, or give another --output",
+                )
+            return tensors, record
+        return None
+
+    def _train(self, fit: Fit) -> Outcome:
+        verdicts: list[Verdict] = []
+
+        def on_step() -> None:
+            self.watch.step(fit)
+            if time.monotonic() - self._saved > 60 * self.settings.save_minutes:
+                self._save(fit)
+
+        def on_check(check: Check, model: nn.Module) -> Row:
+            verdict = self.material.validation.judge(model)
+            verdicts[:] = [verdict]
+            row = Row(
+                step=check.step, epoch=check.epoch, seconds=check.seconds, loss=check.loss, rate=check.rate,
+                images_per_second=check.images_per_second, validation_iou=verdict.counts.pooled_iou(),
+                validation_dice=verdict.counts.mean_dice(), threshold=verdict.threshold,
+            )  # fmt: skip
+            self._write_weights(model, verdict, fit)
+            self.watch.check(row)
+            return row
+
+        def on_checked() -> None:
+            self.folder.write(LOG, to_csv(fit.rows))
+            self._save(fit)
+
+        model = fit.run(on_step, on_check, on_checked, self.wants_stop)
+        self._finish(fit, model, verdicts[0])
+        return Outcome(True, fit.rows, fit.place.step)
+
+    def _save(self, fit: Fit, *, finished: bool = False) -> None:
+        record = fit.record(self.identity, finished=finished)
+        state.save(self.folder.checkpoint(fit.place.step), fit.tensors(), record)
+        self.folder.drop_old_checkpoints()
+        self._saved = time.monotonic()
+
+    def _write_weights(self, model: nn.Module, verdict: Verdict, fit: Fit, **more: Any) -> tuple[Metadata, str]:
+        facts = _describe(self.material, self.settings, self.device, fit)
+        judged = {"threshold": verdict.threshold, "scores": tuple(verdict.scores)}
+        metadata = Metadata.model_validate({**facts, **judged, **more})
+        path = self.folder.root / WEIGHTS
+        return metadata, checkpoint.write(path, _tensors(model, self.settings), metadata)
+
+    def _finish(self, fit: Fit, model: nn.Module, verdict: Verdict) -> None:
+        validation = self.material.validation
+        calibration = fit_temperature(verdict.maps, validation.small)
+        metadata, sha256 = self._write_weights(model, verdict, fit, calibration=calibration)
+        self.folder.write(LOG, to_csv(fit.rows))
+        self.folder.write(CARD, card.text(metadata, WEIGHTS, sha256))
+        self.folder.write(CURVES, curves.png(fit.rows))
+        self.folder.write(OVERLAYS, contact_sheet.jpeg(validation, verdict))
+        self._save(fit, finished=True)
+
+    def _already_finished(self) -> Outcome:
+        found = self._newest_checkpoint()
+        assert found is not None
+        self.watch.say("note", f"the run in {self.folder.root} is finished")
+        return Outcome(True, found[1].rows, found[1].place.step)
+
+    def _halve(self, fit: Fit, error: BaseException) -> None:
+        stage = fit.stage_now()
+        half = stage.batch // 2
+        if half < 2:
+            raise TrainingError(
+                f"out of memory with batches of {stage.batch} images of {stage.size}×{stage.size} px; "
+                "batch normalisation needs two or more",
+                "lower --size, or use a smaller --variant",
+            ) from error
+        self._batches[stage.number] = half
+        self.watch.say(
+            "warning",
+            f"out of memory with batches of {stage.batch}: going on with {half}; this changes the training: "
+            f"fewer images a step, other results than with {stage.batch}",
+        )
 
 
-def _describe(
-    layout: str, parts: Split, settings: Settings, rule: Preprocessing, device: torch.device
-) -> Metadata:
-    module = next(m for m in layouts.LAYOUTS if m.NAME == layout)
-    return Metadata(
-        name=f"{layout}-{settings.variant}",
-        dataset=layout,
+def _out_of_memory() -> type[BaseException]:
+    return getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)  # torch 2.4 has only the latter
+
+
+def _describe(material: Material, settings: RunSettings, device: torch.device, fit: Fit) -> dict[str, Any]:
+    module = next(m for m in layouts.LAYOUTS if m.NAME == material.layout)
+    licence, source = module.LICENCE, "trained from scratch by ascseg train"
+    if material.start is not None:
+        base = material.start.metadata
+        source = f"trained by ascseg train, starting from {base.name} (sha256 {material.start.sha256})"
+        licence = "; ".join(
+            filter(None, (licence, f"started from {base.name}: {base.licence or 'terms unknown'}"))
+        )
+    return dict(
+        name=f"{material.layout}-{settings.variant}",
+        dataset=material.layout,
         variant=settings.variant,
         channels=VARIANTS[settings.variant],
-        preprocessing=rule,
-        licence=module.LICENCE,
+        preprocessing=material.rule,
+        licence=licence,
         citation=module.CITATION,
-        source="trained from scratch by ascseg_cli.training",
-        split={"rule": parts.rule, **parts.counts(), "sha256": parts.sha256()},
+        source=source,
+        split={"rule": material.split.rule, **material.split.counts(), "sha256": material.split.sha256()},
+        statistics=material.statistics,
+        training_images=material.training_images,
         training={
-            **settings.model_dump(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "backend": backend.resolve("auto", device.type)[0],
-            "torch": torch.__version__.split("+")[0],
-            "ascseg": ascseg_cli.__version__,
-            "weights": "averaged over training, batch-norm values recomputed on the training part",
-            "threshold": "nearest .5 within .002 of the best pooled IoU on the validation part, grid .20 to .80",
+            **settings.model_dump(by_alias=True, exclude=_PRIVATE),
+            **_circumstances(device, settings.backend, fit),
         },
     )
 
 
-def _tensors(model: nn.Module, settings: Settings) -> dict[str, np.ndarray]:
+def _circumstances(device: torch.device, wanted: str, fit: Fit) -> Mapping[str, Any]:
+    facts = {
+        "steps": fit.place.step,
+        "epochs": round(fit.epoch, 1),
+        "seconds": round(fit.seconds),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "backend": backend.resolve(wanted, device.type)[0],
+        "torch": torch.__version__.split("+")[0],
+        "ascseg": ascseg_cli.__version__,
+        "weights": "averaged over training, batch-norm values recomputed on the training part",
+        "threshold": _THRESHOLD,
+    }
+    return facts | ({"batch_after_out_of_memory": dict(fit.batches)} if fit.batches else {})
+
+
+def _tensors(model: nn.Module, settings: RunSettings) -> dict[str, np.ndarray]:
     wanted = expected_shapes(VARIANTS[settings.variant])
     return {name: t.detach().cpu().numpy() for name, t in model.state_dict().items() if name in wanted}

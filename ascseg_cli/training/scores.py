@@ -25,9 +25,13 @@ class Counts:
         return float(self.hit.sum() / union) if union else 1.0
 
     def mean_dice(self) -> float:
-        """Mean over images of 2·hit / (2·hit + wrong + missed); 1 for an empty mask found empty."""
+        """Mean of `dice` over images."""
+        return float(self.dice().mean())
+
+    def dice(self) -> np.ndarray:
+        """2·hit / (2·hit + wrong + missed) of each image, (n,); 1 for an empty mask found empty."""
         total = 2 * self.hit + self.wrong + self.missed
-        return float(np.where(total > 0, 2 * self.hit / np.maximum(total, 1), 1.0).mean())
+        return np.where(total > 0, 2 * self.hit / np.maximum(total, 1), 1.0)
 
 
 def count(probabilities: Sequence[np.ndarray], truths: Sequence[np.ndarray], threshold: float) -> Counts:

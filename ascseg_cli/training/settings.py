@@ -1,4 +1,4 @@
-"""Every setting of a training run, with its default, checked in one place and kept in the weights."""
+"""Every setting of a training run, with its default, checked in one place and kept with the run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+LENGTHS = ("steps", "epochs", "minutes")
+
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Augmentation(_Settings):
@@ -39,17 +41,18 @@ class Stage(_Settings):
 
 
 class Settings(_Settings):
-    """One training run; its length is either `steps` or `minutes`, which ends by the clock."""
+    """How a network is trained; the length is one of `steps`, `epochs` and `minutes`, which ends by the clock."""
 
     variant: Literal["tiny", "small", "base"] = "tiny"
-    size: int = Field(default=256, ge=16, multiple_of=16, description="the network's input, px")
+    size: int = Field(default=256, ge=16, le=4096, multiple_of=16, description="the network's input, px")
     drawn_size: int = Field(
-        default=320, ge=16, description="images are kept at this size and augmented from it, px"
+        default=320, ge=16, le=4096, description="images are kept at this size and augmented from it, px"
     )
-    steps: int | None = Field(default=None, ge=1)
-    minutes: float | None = Field(default=None, gt=0)
-    batch: int = Field(default=16, ge=2)
-    early_share: float = Field(default=0, ge=0, lt=1, description="share of the run trained at early_size first")
+    steps: int | None = Field(default=None, ge=1, description="length of the run in optimiser steps")
+    epochs: float | None = Field(default=None, gt=0, description="length of the run in passes over the images")
+    minutes: float | None = Field(default=None, gt=0, description="length of the run by the clock")
+    batch: int = Field(default=16, ge=2, description="images in one step")
+    early_share: float = Field(default=0.0, ge=0, lt=1, description="share of the run trained at early_size first")
     early_size: int = Field(default=128, ge=16, multiple_of=16, description="a smaller input: cheaper steps, px")
     early_batch: int = Field(default=16, ge=2)
     rate: float = Field(default=3e-3, gt=0, description="largest learning rate")
@@ -59,8 +62,8 @@ class Settings(_Settings):
     averaging: float = Field(
         default=0.999, ge=0, lt=1, description="decay of the averaged weights once fully ramped"
     )
-    seed: int = 0
-    checks: int = Field(default=8, ge=1, description="validations, the last one at the end")
+    seed: int = Field(default=0, ge=0, description="of the first weights, the order and the augmentation")
+    checks: int = Field(default=10, ge=1, description="validations, the last one at the end")
     augmentation: Augmentation = Augmentation()
 
     def stages(self) -> list[Stage]:
@@ -71,9 +74,26 @@ class Settings(_Settings):
 
     @model_validator(mode="after")
     def _one_length(self) -> Settings:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError("give either steps or minutes")
+        given = [name for name in LENGTHS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of steps, epochs and minutes, not {' and '.join(given) or 'none'}")
         return self
+
+
+class RunSettings(Settings):
+    """A run as the command knows it: how the network is trained, and on what. Its text is settings.toml."""
+
+    data: str = Field(description="the data set's folder")
+    start: str | None = Field(
+        default=None, alias="from", description="weights to start from: a data set's name, or a file"
+    )
+    split_file: str | None = Field(default=None, description="CSV `image,part`: the part of each image")
+    group_by: str | None = Field(
+        default=None, description="what must stay in one part: FILE.csv:COLUMN, or a regular expression"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
+    backend: str = Field(default="auto", description="auto, reference, cpu or gpu")
+    save_minutes: float = Field(default=5.0, gt=0, description="a checkpoint at least as often as this")
 
 
 # What a set's images allow: ultrasound has an up and a down, and no colour.

@@ -5,6 +5,8 @@ A step is some thousand small kernels. Replayed as one CUDA graph they follow ea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ from ascseg_cli.network.asc_seg import ASCSeg
 from ascseg_cli.network.loss import segmentation_loss
 from ascseg_cli.training.settings import Settings, Stage
 
+_ADAMW = ("step", "exp_avg", "exp_avg_sq")
 _EAGER_STEPS = 8  # before recording: kernels are compiled and tuned, the optimiser's state is made
 
 
@@ -25,6 +28,7 @@ class Optimiser:
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         self.parameters = list(model.parameters())
+        self._named = list(model.named_parameters())
         self.clip = settings.clip
         cuda = self.parameters[0].is_cuda
         self.rate = torch.zeros((), device=self.parameters[0].device)
@@ -34,6 +38,22 @@ class Optimiser:
             (plain if parameter.dim() < 2 or name.endswith("A_log") else decayed).append(parameter)
         groups = [{"params": decayed, "weight_decay": settings.decay}, {"params": plain, "weight_decay": 0.0}]
         self._adamw = torch.optim.AdamW(groups, lr=self.rate, capturable=cuda, fused=cuda or None, foreach=False)
+
+    def state(self) -> dict[str, Tensor]:
+        """What AdamW has gathered so far: `name.key` of every parameter that has taken a step."""
+        kept = ((name, self._adamw.state.get(parameter, {})) for name, parameter in self._named)
+        return {f"{name}.{key}": value for name, state in kept for key, value in state.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave; before the first step."""
+        for name, parameter in self._named:
+            found = {key: state[f"{name}.{key}"] for key in _ADAMW if f"{name}.{key}" in state}
+            # A step count lies on the CPU unless a graph records it.
+            place = {"step": self.rate.device if self.rate.is_cuda else torch.device("cpu")}
+            if found:
+                self._adamw.state[parameter] = {
+                    key: value.to(place.get(key, parameter.device), copy=True) for key, value in found.items()
+                }
 
     def zero(self) -> None:
         self._adamw.zero_grad(set_to_none=True)
@@ -67,7 +87,7 @@ class TrainingStep:
         self._targets.copy_(targets)
         self.optimiser.rate.fill_(rate)
         if self._done == 0 and backend.for_operator("chain", images) == "gpu":
-            compile_ahead(self._backward)
+            self._compile()
         if self._graph is None and self._done >= _EAGER_STEPS and images.is_cuda:
             self._record()
         if self._graph is None:
@@ -75,6 +95,13 @@ class TrainingStep:
         else:
             self._graph.replay()
         self._done += 1
+
+    def _compile(self) -> None:
+        """Compile every kernel; the batch norms' running values, which that fills with garbage, are put back."""
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        compile_ahead(self._backward)
+        for buffer, value in zip(self.model.buffers(), before):
+            buffer.copy_(value)
 
     def _run(self) -> None:
         self.loss = self._backward()

@@ -32,6 +32,7 @@ from ascseg_cli.kernels.chain.codes import (
     SIGMOID,
 )
 from ascseg_cli.kernels.elementary import gelu, larger, sigmoid
+from ascseg_cli.kernels.jit import compiled
 from ascseg_cli.kernels.lanes import (
     evens,
     fma,
@@ -45,7 +46,6 @@ from ascseg_cli.kernels.lanes import (
     spread_at,
     store,
 )
-from ascseg_cli.kernels.machine_code import compiled
 
 SLACK = 2 * WIDTH  # numbers beyond a scratch row's last that may be written
 

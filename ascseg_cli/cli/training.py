@@ -1,0 +1,153 @@
+"""What `ascseg train` does once its options are read: settles the settings, trains, and says what came of it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ascseg_cli import exit_codes
+from ascseg_cli.cli import say
+from ascseg_cli.cli.interrupt import graceful
+from ascseg_cli.cli.progress import duration
+from ascseg_cli.cli.train_progress import TrainProgress
+from ascseg_cli.errors import OutputError, UsageError
+from ascseg_cli.inference.engine import select_device
+from ascseg_cli.inference.threads import usable_threads
+from ascseg_cli.training import seeds
+from ascseg_cli.training.configuration import merged, read_file, read_pair, template, to_toml
+from ascseg_cli.training.files import SEEDS, WEIGHTS, RunFolder
+from ascseg_cli.training.log import Row
+from ascseg_cli.training.material import Material, prepare, settle
+from ascseg_cli.training.run import Outcome, Run
+from ascseg_cli.training.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class Order:
+    """Everything the user asked for.
+
+    given      settings from file and flags, not yet checked
+    seeds      how many runs; None: one, in `output` itself
+    mode       new, resume or overwrite
+    arguments  the command line as it was typed, without the program's name
+    """
+
+    given: dict[str, Any]
+    output: Path | None = None
+    seeds: int | None = None
+    mode: str = "new"
+    threads: int | None = None
+    quiet: bool = False
+    arguments: list[str] = field(default_factory=list)
+
+    def folders(self) -> list[tuple[RunFolder, dict[str, Any]]]:
+        """The folder of each run, and what is given for it. Raises UsageError."""
+        if self.output is None:
+            raise UsageError("no folder for the run is given", "ascseg train --data FOLDER --output RUN_FOLDER")
+        if self.seeds is None:
+            return [(RunFolder(self.output), self.given)]
+        first = self.given.get("seed", 0)
+        if not isinstance(first, int):
+            raise UsageError(f"setting seed: must be a whole number, got {first!r}")
+        numbers = range(first, first + self.seeds)
+        return [(RunFolder(self.output / f"seed-{n}"), {**self.given, "seed": n}) for n in numbers]
+
+
+def read_given(config: Path | None, sets: list[str], flags: dict[str, Any]) -> dict[str, Any]:
+    """The user's settings: the file's, then `--set`, then the options. Raises UsageError."""
+    return merged(read_file(config) if config else {}, *map(read_pair, sets), flags)
+
+
+def print_config(order: Order) -> int:
+    """The settings that a run would have, on stdout; without data every setting there is, with its meaning."""
+    if not order.given:
+        sys.stdout.write(template())
+    else:
+        folder = RunFolder(order.output or Path())
+        sys.stdout.write(to_toml(settle(order.given, folder, resume=order.mode == "resume")))
+    return exit_codes.OK
+
+
+def carry_out(order: Order) -> int:
+    """Train; returns the exit code."""
+    import torch
+
+    runs = order.folders()
+    top = RunFolder(order.output or Path())
+    top.check(order.mode)
+    _check_seeds(order, top)
+    settled = [settle(given, folder, resume=order.mode == "resume") for folder, given in runs]
+    device = select_device(settled[0].device)
+    torch.set_num_threads(order.threads or usable_threads())
+    material = prepare(settled[0], device, _teller(order.quiet))
+    if order.mode == "overwrite":
+        top.clear()
+    last: dict[int, Row] = {}
+    for (folder, _), settings in zip(runs, settled):
+        outcome = _one(order, material, settings, folder, device)
+        if not outcome.finished:
+            say("interrupted", f"saved after step {outcome.steps:,}; to go on: {_resuming(order.arguments)}")
+            return exit_codes.INTERRUPTED
+        last[settings.seed] = outcome.rows[-1]
+    if order.seeds is not None:
+        top.write(SEEDS, seeds.to_csv(last))
+        for line in seeds.summary(last):
+            say("done", line)
+    return exit_codes.OK
+
+
+def _one(order: Order, material: Material, settings: RunSettings, folder: RunFolder, device: Any) -> Outcome:
+    if order.seeds is not None and not order.quiet:
+        say("note", f"seed {settings.seed}")
+    stop = threading.Event()
+    with TrainProgress(settings, quiet=order.quiet) as progress:
+        run = Run(material, settings, folder, device, progress, stop.is_set)
+
+        def end_well() -> None:
+            stop.set()
+            progress.stopping()
+
+        with graceful(end_well, progress.close):
+            try:
+                outcome = run()
+            except OutputError as error:
+                raise OutputError(
+                    error.message, f"{error.hint or 'mend that'}; then: {_resuming(order.arguments)}"
+                ) from error
+    if outcome.finished:
+        _say_done(outcome, folder, order.quiet)
+    return outcome
+
+
+def _say_done(outcome: Outcome, folder: RunFolder, quiet: bool) -> None:
+    last = outcome.rows[-1]
+    weights = folder.root / WEIGHTS
+    if not quiet:
+        figures = f"validation Dice {last.validation_dice:.4f}, IoU {last.validation_iou:.4f}"
+        say("done", f"{outcome.steps:,} steps in {duration(last.seconds)}: {figures} -> {folder.root}")
+        say("to use", f"ascseg predict IMAGES --weights {shlex.quote(str(weights))}")
+    print(weights)
+
+
+def _check_seeds(order: Order, top: RunFolder) -> None:
+    """A run of one seed can't go on as one of several, nor the other way round."""
+    if order.mode != "resume" or not top.root.is_dir():
+        return
+    several = any(path.name.startswith("seed-") for path in top.root.iterdir())
+    if several and order.seeds is None:
+        raise UsageError(f"{top.root} holds runs of several seeds", "add --seeds N as it was")
+    if not several and order.seeds is not None and any(top.root.iterdir()):
+        raise UsageError(f"{top.root} holds a run of one seed", "leave out --seeds, or give another --output")
+
+
+def _teller(quiet: bool) -> Any:
+    return lambda kind, text: None if quiet and kind == "note" else say(kind, text)
+
+
+def _resuming(arguments: list[str]) -> str:
+    kept = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
+    return " ".join(["ascseg", *map(shlex.quote, kept), "--resume"])

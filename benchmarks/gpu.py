@@ -49,7 +49,7 @@ def main() -> None:
     figures["copy_tb_s"] = _copy_rate() / 1e12
     _print(figures)
     if options.json:
-        content = {key: round(v, 5) if isinstance(v, float) else v for key, v in figures.items()}
+        content = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in figures.items()}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -151,13 +151,14 @@ def test_changed_weights_count_and_stay_where_they_were():
 
 
 @pytest.fixture
-def fused(where: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The network takes the fused kernel, and nothing else that is compiled."""
+def fused(where: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The network takes the fused kernel, and nothing else that is compiled; nothing is rounded to TF32."""
     if where == "cpu":
         chosen = {"deform_block": "gpu"}
         by_name = lambda operator, x, half=False: chosen.get(operator, "reference")  # noqa: E731
         monkeypatch.setattr(backend, "for_operator", by_name)
-    return where
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield where
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:

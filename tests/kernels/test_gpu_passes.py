@@ -204,7 +204,8 @@ def test_tf32_is_as_exact_as_plain_torch_on_rounded_numbers(machine, tf32, into,
         with torch.backends.cudnn.flags(allow_tf32=False):
             plain.append(reference.chain(to_tf32(x), steps))
         exact.append(reference.chain(to_tf32(x).double(), Chain(copy.deepcopy(layer).double())))
-    assert_as_exact(got, plain, exact)
+    cuts = machine == "cuda"  # tensor cores cut the sums that float32's own additions round
+    assert_as_exact(got, plain, exact, slack=5.0 if cuts else 2.0)
 
 
 @pytest.mark.parametrize("name", ["before a pool", "doubled before", "fast activations"])

@@ -41,6 +41,7 @@ def evaluate(
     keep_largest: options.KeepLargest = False,
     device: options.Device = "auto",
     backend: options.Backend = "auto",
+    precision: options.Precision = "float32",
     batch_size: options.BatchSize = "auto",
     threads: options.Threads = None,
     quiet: options.Quiet = False,
@@ -87,6 +88,7 @@ def evaluate(
         cleaning=Cleaning(fill_holes, min_area, keep_largest),
         device=device,
         backend=backend,
+        precision=precision,
         batch_size=parse_batch_size(batch_size),
     )
     raise typer.Exit(labelled_images.of_weights(order, network, data or Path(), part, strict=strict))

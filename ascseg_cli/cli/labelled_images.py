@@ -37,6 +37,7 @@ class Network:
     cleaning: Cleaning
     device: str
     backend: str
+    precision: str
     batch_size: int | None
 
 
@@ -49,7 +50,11 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
     groups = evaluation.groups_of(order.group, list(named.items()), data)
     seen = _seen(metadata.training_images, named, order, strict=strict)
     engine = open_engine(
-        network.weights, device=network.device, backend=network.backend, threads=order.thread_count
+        network.weights,
+        device=network.device,
+        backend=network.backend,
+        threads=order.thread_count,
+        precision=network.precision,
     )
     threshold = engine.metadata.threshold if network.threshold is None else network.threshold
     if not order.quiet:
@@ -58,7 +63,7 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
     table = evaluation.collect(Table(with_probabilities=True), outcomes, len(named), order)
     settings = {
         "data": str(data), "part": part, "weights": metadata.name, "weights_sha256": engine.weights_sha256,
-        "threshold": threshold, "tta": network.tta,
+        "threshold": threshold, "tta": network.tta, "precision": network.precision,
     }  # fmt: skip
     pairs = [MaskPair(name, name, (pair.image,), pair.masks) for name, pair in named.items()]
     whole = evaluation.sum_up(order, table, pairs, groups, settings=settings)

@@ -62,6 +62,9 @@ KeepLargest = Annotated[bool, _option(_HOW, "--keep-largest", words="Then keep o
 
 Device = Annotated[str, _option(_RUN, "--device", value="NAME", words="auto, cpu, cuda, cuda:N or mps.")]
 Backend = Annotated[str, _option(_RUN, "--backend", value="NAME", words="auto, reference, cpu, gpu or mamba_ssm.")]
+Precision = Annotated[
+    str, _option(_RUN, "--precision", value="NAME", words="float32; faster on a GPU: tf32 or bfloat16.")
+]
 BatchSize = Annotated[
     str, _option(_RUN, "--batch-size", value="N", words="Images in one pass of the network, or auto.")
 ]

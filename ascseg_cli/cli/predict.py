@@ -30,6 +30,7 @@ def predict(
     keep_largest: options.KeepLargest = False,
     device: options.Device = "auto",
     backend: options.Backend = "auto",
+    precision: options.Precision = "float32",
     batch_size: options.BatchSize = "auto",
     threads: options.Threads = None,
     max_pixels: options.MaxPixels = None,
@@ -60,6 +61,7 @@ def predict(
         save=parse_save(save or "masks,overlays"),
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
         batch_size=parse_batch_size(batch_size),
+        precision=precision,
     )
     order = prediction.Order(
         settings=settings,

@@ -112,7 +112,13 @@ def read_list(source: str, *, null: bool) -> list[str]:
 
 def open_named_engine(order: Order) -> Engine:
     """The weights on their device; says once which backend runs."""
-    engine = open_engine(order.weights, device=order.device, backend=order.backend, threads=order.thread_count)
+    engine = open_engine(
+        order.weights,
+        device=order.device,
+        backend=order.backend,
+        threads=order.thread_count,
+        precision=order.settings.precision,
+    )
     if not order.quiet:
         say("note", f"{engine.metadata.name} on {engine.device}, backend {engine.backend}")
         if engine.first_wait:

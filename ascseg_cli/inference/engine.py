@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# How numbers are stored and multiplied: exactly; multiplied with 10 bits behind the point; stored with 7 as well
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
 class Engine(Protocol):
     """A loaded network and what its record says of it.
 
@@ -42,9 +46,9 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """The network in torch, with the kernels of one backend, in float32 and without TF32."""
+    """The network in torch, with the kernels of one backend, at one of `PRECISIONS`."""
 
-    def __init__(self, checkpoint: Checkpoint, *, device: str, backend: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, device: str, backend: str, precision: str) -> None:
         from ascseg_cli.inference.replay import Replay
         from ascseg_cli.kernels.backend import first_wait, resolve
         from ascseg_cli.kernels.cuda import compile_ahead
@@ -55,6 +59,8 @@ class TorchEngine:
         self._device = select_device(device)
         self.device = str(self._device)
         self.backend, self.backend_note = resolve(backend, self._device.type)
+        _check_precision(precision, self.device, self.backend)
+        self._tf32, self._halves = precision != "float32", precision == "bfloat16"
         self.takes_several, self.first_wait = self.backend == "cpu", first_wait(self.backend)
         self._layout = _memory_format(self._device, self.backend)
         self._network = ASCSeg.from_checkpoint(checkpoint).to(self._device)
@@ -71,10 +77,10 @@ class TorchEngine:
 
         x = torch.from_numpy(images).to(self._device).contiguous(memory_format=self._layout)
         on_gpu = self._device.type == "cuda"
-        exact = torch.backends.cudnn.flags(allow_tf32=False) if on_gpu else contextlib.nullcontext()
-        with torch.inference_mode(), using(self.backend), exact:
-            p = self._run(x)
-        return p[:, 0].cpu().numpy()
+        switch = torch.backends.cudnn.flags(allow_tf32=self._tf32) if on_gpu else contextlib.nullcontext()
+        with torch.inference_mode(), using(self.backend), switch:
+            p = self._run(x.bfloat16() if self._halves else x)
+        return p[:, 0].float().cpu().numpy()
 
     @contextlib.contextmanager
     def shared(self, parts: int) -> Iterator[Callable[[], None]]:
@@ -92,14 +98,20 @@ class TorchEngine:
 
 
 def open_engine(
-    weights: Path, *, device: str = "auto", backend: str = "auto", threads: int | None = None
+    weights: Path,
+    *,
+    device: str = "auto",
+    backend: str = "auto",
+    threads: int | None = None,
+    precision: str = "float32",
 ) -> TorchEngine:
     """Load a weights file onto a device.
 
-    device   auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:N, mps
-    backend  one of kernels.backend.NAMES
-    threads  of torch and of the compiled kernels; None leaves torch's own number
-    Raises WeightsError, BackendError.
+    device     auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:N, mps
+    backend    one of kernels.backend.NAMES
+    threads    of torch and of the compiled kernels; None leaves torch's own number
+    precision  one of PRECISIONS; all but float32 only on a GPU, with the backend gpu
+    Raises WeightsError, BackendError, UsageError.
     """
     checkpoint = read(weights)
     if threads is not None:
@@ -108,7 +120,16 @@ def open_engine(
         import torch
 
         torch.set_num_threads(threads)
-    return TorchEngine(checkpoint, device=device, backend=backend)
+    return TorchEngine(checkpoint, device=device, backend=backend, precision=precision)
+
+
+def _check_precision(wanted: str, device: str, backend: str) -> None:
+    if wanted not in PRECISIONS:
+        raise UsageError(f"precision {wanted!r} is unknown", f"choose {', '.join(PRECISIONS)}")
+    if wanted != "float32" and backend != "gpu":
+        raise BackendError(
+            f"precision {wanted} needs the backend gpu; here {backend} runs on {device}", "leave --precision out"
+        )
 
 
 def _memory_format(device: torch.device, backend: str) -> torch.memory_format:

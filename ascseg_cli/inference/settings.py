@@ -25,6 +25,7 @@ class Settings:
     save        which of KINDS are written
     max_pixels  an image of more is refused
     batch_size  images in one pass of the network; None: chosen by the device
+    precision   one of engine.PRECISIONS
     """
 
     threshold: float
@@ -33,6 +34,7 @@ class Settings:
     save: tuple[str, ...] = ("masks", "overlays")
     max_pixels: int = MAX_PIXELS
     batch_size: int | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         _check(0 <= self.threshold <= 1, f"--threshold is {self.threshold}; it must lie between 0 and 1")
@@ -51,6 +53,7 @@ class Settings:
             "fill_holes": self.cleaning.fill_holes,
             "min_area": self.cleaning.min_area,
             "keep_largest": self.cleaning.keep_largest,
+            "precision": self.precision,
         }
 
     def fingerprint(self, weights_sha256: str) -> str:

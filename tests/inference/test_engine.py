@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ascseg_cli.errors import BackendError, WeightsError
+from ascseg_cli.errors import BackendError, UsageError, WeightsError
 from ascseg_cli.inference.engine import open_engine
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import ASCSeg
@@ -58,6 +58,27 @@ def test_what_cannot_run_is_an_error_with_a_remedy(drawn_weights: Path, device: 
     with pytest.raises(BackendError, match="can't") as caught:
         open_engine(drawn_weights, device=device, backend=name)
     assert caught.value.hint
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_a_precision_that_the_device_lacks_is_an_error(drawn_weights: Path, precision: str) -> None:
+    with pytest.raises(BackendError, match=f"precision {precision} needs the backend gpu; here cpu runs on cpu"):
+        open_engine(drawn_weights, precision=precision, backend="cpu")
+
+
+def test_an_unknown_precision_is_named(drawn_weights: Path) -> None:
+    with pytest.raises(UsageError, match="precision 'half' is unknown"):
+        open_engine(drawn_weights, precision="half")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU was found")
+@pytest.mark.parametrize(("precision", "least", "most"), [("tf32", 1e-7, 2e-3), ("bfloat16", 1e-5, 5e-2)])
+def test_lower_precisions_differ_a_little(
+    drawn_weights: Path, images: np.ndarray, exact: torch.Tensor, precision: str, least: float, most: float
+) -> None:
+    error = np.abs(open_engine(drawn_weights, precision=precision).probabilities(images) - exact.numpy()).max()
+    assert least < error < most
 
 
 def test_missing_weights(tmp_path: Path) -> None:

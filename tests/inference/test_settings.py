@@ -34,6 +34,7 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str) -> None:
     [
         {"threshold": 0.51},
         {"tta": True},
+        {"precision": "tf32"},
         {"cleaning": Cleaning(fill_holes=True)},
         {"cleaning": Cleaning(min_area=2)},
         {"cleaning": Cleaning(keep_largest=True)},

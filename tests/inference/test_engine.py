@@ -73,12 +73,13 @@ def test_an_unknown_precision_is_named(drawn_weights: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU was found")
-@pytest.mark.parametrize(("precision", "least", "most"), [("tf32", 1e-7, 2e-3), ("bfloat16", 1e-5, 5e-2)])
+@pytest.mark.parametrize(("precision", "most"), [("tf32", 2e-3), ("bfloat16", 5e-2)])
 def test_lower_precisions_differ_a_little(
-    drawn_weights: Path, images: np.ndarray, exact: torch.Tensor, precision: str, least: float, most: float
+    drawn_weights: Path, images: np.ndarray, exact: torch.Tensor, precision: str, most: float
 ) -> None:
-    error = np.abs(open_engine(drawn_weights, precision=precision).probabilities(images) - exact.numpy()).max()
-    assert least < error < most
+    got = open_engine(drawn_weights, precision=precision).probabilities(images)
+    assert not np.array_equal(got, open_engine(drawn_weights).probabilities(images))
+    assert np.abs(got - exact.numpy()).max() < most
 
 
 def test_missing_weights(tmp_path: Path) -> None:

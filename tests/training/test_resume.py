@@ -122,7 +122,7 @@ def test_killed_processes_lose_nothing(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_an_interrupted_process_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
-    process = start(folder, tmp_path / "run", steps=200)
+    process = start(folder, tmp_path / "run", steps=30)
     assert process.stderr is not None
     seen = []
     for line in process.stderr:

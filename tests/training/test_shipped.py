@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ascseg_cli.data.fingerprint import decode, encode
 from ascseg_cli.data.layouts import open_dataset
+from ascseg_cli.data.leaks import fingerprints_of, without_leaks
+from ascseg_cli.data.split import PARTS
 from ascseg_cli.inference.engine import open_engine
 from ascseg_cli.inference.segmenter import Segmenter
 from ascseg_cli.network.checkpoint import read_metadata
@@ -15,8 +18,11 @@ from ascseg_cli.training.images import read_pair
 from ascseg_cli.weights.store import locate
 
 SAMPLES = {  # data set: folder, pooled IoU of every tenth validation image, when the weights were released
-    "kvasir": ("Kvasir", 0.8439),
-    "busi": ("BUSI", 0.7208),
+    "kvasir": ("Kvasir", 0.8348),
+    "busi": ("BUSI", 0.6333),
+    "ph2": ("PH2", 0.8892),
+    "isic2018": ("ISIC2018", 0.7514),
+    "isic2017": ("ISIC2017", 0.5514),
 }
 
 
@@ -34,8 +40,21 @@ def test_pooled_iou_of_the_sample_holds(shared_data: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_the_split_in_the_weights_is_the_folders_own(shared_data: Path, name: str) -> None:
-    stored = read_metadata(locate(name, None)).split
+def test_the_weights_saw_the_training_part_less_what_was_left_out(shared_data: Path, name: str) -> None:
+    metadata = read_metadata(locate(name, None))
     parts = open_dataset(shared_data / SAMPLES[name][0]).split()
-    assert stored["sha256"] == parts.sha256()
-    assert {part: stored[part] for part in parts.counts()} == parts.counts()
+    words = metadata.split["rule"].removeprefix(parts.rule)
+    left_out = int(words.split()[1]) if words else 0
+    assert metadata.split["train"] == len(parts.train) - left_out
+    assert len(decode(metadata.training_images or "")) == metadata.split["train"]
+    assert {part: metadata.split[part] for part in PARTS[1:]} == {part: parts.counts()[part] for part in PARTS[1:]}
+
+
+@pytest.mark.parametrize("name", ["ph2", "busi"])  # the sets of few images
+def test_the_split_in_the_weights_is_the_folders_own_without_copies(shared_data: Path, name: str) -> None:
+    metadata = read_metadata(locate(name, None))
+    parts = open_dataset(shared_data / SAMPLES[name][0]).split()
+    known, _ = fingerprints_of([pair.image for part in PARTS for pair in getattr(parts, part)], 1)
+    kept, _ = without_leaks(parts, known)
+    assert metadata.split["sha256"] == kept.sha256()
+    assert metadata.training_images == encode(known[pair.image] for pair in kept.train)

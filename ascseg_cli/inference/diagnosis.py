@@ -17,7 +17,6 @@ EXTRAS = {
     "cuda": "mamba_ssm",
     "export": "onnxruntime",
     "dicom": "pydicom",
-    "tensorboard": "tensorboard",
     "ray": "ray",
 }
 PACKAGES = ("torch", "numpy", "numba", "pillow", "opencv-python-headless", "safetensors")

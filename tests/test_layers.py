@@ -16,13 +16,14 @@ PACKAGE = Path(ascseg_cli.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "exit_codes": set(),
+    "whole_file": {"errors"},
     "kernels": {"errors"},
-    "network": {"kernels", "errors"},
+    "network": {"kernels", "whole_file", "errors"},
     "weights": {"network", "errors"},
     "data": {"errors"},
-    "evaluation": {"data", "kernels", "errors"},
+    "evaluation": {"data", "kernels", "whole_file", "errors"},
     "inference": {"weights", "network", "kernels", "data", "errors"},
-    "training": {"weights", "network", "kernels", "data", "errors"},
+    "training": {"weights", "network", "kernels", "data", "whole_file", "errors"},
     "cli": {
         "inference",
         "evaluation",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ascseg_cli.data.spreadsheet import harmless
-from ascseg_cli.errors import DataError, OutputError
+from ascseg_cli.errors import DataError
 from ascseg_cli.evaluation.metrics import MASK_METRICS, Counts
 from ascseg_cli.evaluation.scoring import Scored
 from ascseg_cli.evaluation.table import Table
+from ascseg_cli.whole_file import whole_file
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -21,20 +20,13 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
     A name that a spreadsheet would run as a formula gets `./` before it: the same path.
     """
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", errors="backslashreplace", newline="", dir=path.parent, delete=False
-        ) as file:
-            writer: csv.DictWriter[str] | None = None
-            for row in rows:
-                if writer is None:
-                    writer = csv.DictWriter(file, list(row))
-                    writer.writeheader()
-                writer.writerow({**row, "name": harmless(row["name"], "./")})
-        os.chmod(file.name, 0o666 & ~_umask())
-        os.replace(file.name, path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+    with whole_file(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer: csv.DictWriter[str] | None = None
+        for row in rows:
+            if writer is None:
+                writer = csv.DictWriter(file, list(row))
+                writer.writeheader()
+            writer.writerow({**row, "name": harmless(row["name"], "./")})
 
 
 def read_rows(path: Path) -> Table:
@@ -60,9 +52,3 @@ def _scored(row: dict[str, str], metrics: Iterable[str]) -> Scored:
     values = {name: float(row[name]) if row[name] else None for name in metrics}
     counts = Counts(*(int(row[name]) for name in ("tp", "fp", "fn", "tn")))
     return Scored(row["name"].removeprefix("./"), (int(row["height"]), int(row["width"])), counts, values)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ascseg_cli.errors import OutputError, UsageError, WeightsError
+from ascseg_cli.errors import UsageError, WeightsError
 from ascseg_cli.network.metadata import KEY, Metadata
 from ascseg_cli.network.shapes import Shape, expected_shapes
+from ascseg_cli.whole_file import write_whole
 
 MOST_BYTES = 64 * 2**20  # base has 12.4 MB
 MOST_HEADER_BYTES = 16 * 2**20
@@ -77,21 +76,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata, *, 
         raise WeightsError(f"the weights take {len(content):,} bytes; a weights file has at most {MOST_BYTES:,}")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists", "give another --output, or --overwrite")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror or error}") from error
+    write_whole(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -186,9 +171,3 @@ def _shapes(header: dict[str, Any], size: int, path: Path) -> dict[str, Shape]:
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its safetensors header is damaged ({str(error)[:200]})") from error
     return shapes
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,16 +1,15 @@
-"""The run folder: what lies where, who may write into it, and files that appear whole or not at all."""
+"""The run folder: what lies where, and who may write into it."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ascseg_cli.errors import OutputError, UsageError
+from ascseg_cli.errors import UsageError
+from ascseg_cli.whole_file import PART, is_part, output_error, write_whole
 
 SETTINGS, LOG, SPLIT, WEIGHTS = "settings.toml", "log.csv", "split.csv", "weights.safetensors"
 CARD, CURVES, OVERLAYS = "model_card.md", "curves.png", "overlays.jpg"
@@ -18,7 +17,6 @@ CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.safetensors")
 SEED = re.compile(r"seed-\d+")
 SEEDS = "seeds.csv"
 _KEPT = 2
-_PART = ".part"
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class RunFolder:
             return
         if not self.root.is_dir():
             raise UsageError(f"{self.root} is a file; --output must be a folder")
-        present = {path.name for path in self.root.iterdir() if not path.name.endswith(_PART)}
+        present = {path.name for path in self.root.iterdir() if not path.name.endswith(PART)}
         if not present:
             return
         ours = SETTINGS in present or any(SEED.fullmatch(name) for name in present)
@@ -56,10 +54,10 @@ class RunFolder:
                     RunFolder(path).clear()
                     if not any(path.iterdir()):
                         shutil.rmtree(path)
-                elif path.name in names or CHECKPOINT.fullmatch(path.name) or _is_part(path.name):
+                elif path.name in names or CHECKPOINT.fullmatch(path.name) or is_part(path.name):
                     path.unlink()
         except OSError as error:
-            raise _output_error(self.root, error) from error
+            raise output_error(self.root, error) from error
 
     def has(self, name: str) -> bool:
         """Whether the folder holds a file of that name."""
@@ -85,53 +83,5 @@ class RunFolder:
         for path in self.checkpoints()[_KEPT:]:
             path.unlink(missing_ok=True)
         for path in self.root.iterdir():
-            if _is_part(path.name):
+            if is_part(path.name):
                 path.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a temporary one beside it, flushed to the disk, then renamed over it.
-
-    Raises OutputError; what stood at `path` before is then still there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise _output_error(path, error) from error
-
-
-def _is_part(name: str) -> bool:
-    return name.startswith(".") and name.endswith(_PART)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The new name must survive a power failure too; Windows can't open folders, and needs no such thing.
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _output_error(path: Path, error: OSError) -> OutputError:
-    full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-    return OutputError(f"{path} can't be written: {error.strerror or error}", "free some space" if full else "")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

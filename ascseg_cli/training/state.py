@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ascseg_cli.errors import WeightsError
 from ascseg_cli.training.batches import Place
-from ascseg_cli.training.files import write_whole
 from ascseg_cli.training.log import Row
+from ascseg_cli.whole_file import write_whole
 
 FORMAT = 1
 _KEY = "ascseg_training"

@@ -10,32 +10,29 @@ import sys
 import time
 from itertools import pairwise
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ascseg_cli.cli import say
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _FIRST_LINE, _EVERY = 5.0, 30.0  # seconds, of the plain lines
 
 
-class RunProgress:
-    """Counts images done and failed, and tells images a second and the time left.
+class Display:
+    """What holds the terminal inside a `with`: `_live`, made on entering by `_begin`, where there is one to hold.
 
-    total  images in all
-    quiet  only failures and warnings are said
+    quiet  nothing live is shown
     """
 
-    def __init__(self, total: int, *, quiet: bool = False) -> None:
-        self._total, self._quiet = total, quiet
-        self._done = self._failed = self._worked = 0
-        self._started = time.monotonic()
-        self._next_line = self._started + _FIRST_LINE
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
         self._live: Any = None
-        self._task: Any = None
 
-    def __enter__(self) -> RunProgress:
+    def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            self._live = _live_line()
-            self._task = self._live.add_task("", total=self._total, failed="", note="")
+            self._live = self._begin()
             self._live.start()
         return self
 
@@ -49,6 +46,30 @@ class RunProgress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _begin(self) -> Any:
+        raise NotImplementedError
+
+
+class RunProgress(Display):
+    """Counts images done and failed, and tells images a second and the time left.
+
+    total  images in all
+    quiet  only failures and warnings are said
+    """
+
+    def __init__(self, total: int, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self._total = total
+        self._done = self._failed = self._worked = 0
+        self._started = time.monotonic()
+        self._next_line = self._started + _FIRST_LINE
+        self._task: Any = None
+
+    def _begin(self) -> Any:
+        line = _live_line()
+        self._task = line.add_task("", total=self._total, failed="", note="")
+        return line
 
     def stopping(self) -> None:
         """Say that the run is being ended; safe in a signal handler, since nothing here goes through a buffer."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
-from types import TracebackType
 from typing import Any
 
 from ascseg_cli.cli import say
-from ascseg_cli.cli.progress import duration
+from ascseg_cli.cli.progress import Display, duration
 from ascseg_cli.training.fit import Fit
 from ascseg_cli.training.log import Row
 from ascseg_cli.training.settings import RunSettings
@@ -19,15 +17,15 @@ _EVERY = 30.0  # seconds between plain lines amid long epochs
 _REFRESH = 0.5  # seconds: reading the loss makes a GPU wait
 
 
-class TrainProgress:
+class TrainProgress(Display):
     """Shows a run; what `training.run.Watch` describes.
 
     quiet  only warnings are said
     """
 
     def __init__(self, settings: RunSettings, *, quiet: bool = False) -> None:
-        self._settings, self._quiet = settings, quiet
-        self._live: Any = None
+        super().__init__(quiet=quiet)
+        self._settings = settings
         self._began: tuple[float, float, int] | None = None  # time, progress and images when this session began
         self._shown = self._said = time.monotonic()
         self._first, self._second = "the first step compiles and takes longer", ""
@@ -35,26 +33,12 @@ class TrainProgress:
         self._last: Row | None = None
         self._ending = False
 
-    def __enter__(self) -> TrainProgress:
-        if not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            from rich.console import Console
-            from rich.live import Live
+    def _begin(self) -> Any:
+        from rich.console import Console
+        from rich.live import Live
 
-            console = Console(stderr=True, highlight=False)
-            self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the terminal back."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        console = Console(stderr=True, highlight=False)
+        return Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
     def stopping(self) -> None:
         """Say that the run is being ended; safe in a signal handler."""

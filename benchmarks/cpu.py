@@ -1,11 +1,12 @@
 """The network on this CPU: inference, over cores, its first call, JPEGs from end to end, and a training step.
 
-    python benchmarks/cpu.py [FOLDER] [--threads 2] [--rounds 15] [--training 3] [--json FILE]
+    python benchmarks/cpu.py [FOLDER] [--threads 2] [--rounds 15] [--training 3] [--json FILE] [--avx2]
 
 FOLDER holds the JPEG files of the end-to-end row; without it, the drawn examples are used, over and over. Rivals
 are timed in turns with what they are compared to, in one process: a plain U-Net of 31 M parameters; the plain
 formulas (every operator's `reference`); and plain torch with only the scan and the sampling compiled. Nothing is
-timed before the results agree. Quote the ratios where other work shares the machine.
+timed before the results agree. Quote the ratios where other work shares the machine. --avx2 switches AVX-512 off
+for torch, oneDNN and our kernels.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
+
+from simd import without_avx512
 
 from ascseg_cli.inference.threads import shorten_waits, usable_threads
 
 shorten_waits()  # as the command does, before torch is loaded
+AVX2 = "--avx2" in sys.argv
+if AVX2:
+    without_avx512()
 
 import torch  # noqa: E402
 from cpu_runs import Times, end_to_end, first_call, inference, scaling, take_turns, training  # noqa: E402
@@ -67,6 +74,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=15, help="of the network; slow rivals get a fifth")
     parser.add_argument("--training", type=int, default=3, help="rounds of the training step; 0 leaves it out")
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--avx2", action="store_true", help="switch AVX-512 off")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -109,7 +117,7 @@ def hardware() -> str:
 def simd() -> str:
     """The widest vectors that the kernels can use."""
     flags = next((line for line in _cpuinfo() if line.startswith("flags")), "").split()
-    return next((name for name in ("avx512f", "avx2") if name in flags), platform.machine())
+    return next((name for name in ("avx512f", "avx2")[AVX2:] if name in flags), platform.machine())
 
 
 def _cpuinfo() -> list[str]:

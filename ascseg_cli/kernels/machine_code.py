@@ -101,7 +101,10 @@ class _Processor:
                 f"ascseg_{name}", ctypes.cast(getattr(ctypes.pythonapi, function), ctypes.c_void_p).value
             )
         self._engines: list[Any] = []  # which own the code
-        self._host = {"cpu": llvm.get_host_cpu_name(), "features": llvm.get_host_cpu_features().flatten()}
+        self._host = {  # or another processor by numba's own variables, as benchmarks do
+            "cpu": os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name(),
+            "features": os.environ.get("NUMBA_CPU_FEATURES") or llvm.get_host_cpu_features().flatten(),
+        }
         self._about = repr((llvm.llvm_version_info, llvm.get_default_triple(), self._host, LEVEL)).encode()
 
     def _machine(self) -> Any:

@@ -6,16 +6,42 @@ Geometry moves image and mask by the same sampling grid; the mask is cut at one 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ascseg_cli.training.artefacts import endoscopy, picture, skin, ultrasound
+from ascseg_cli.training.draws import Draws, plane
 from ascseg_cli.training.settings import Augmentation
+
+_Change = Callable[[Tensor, Draws], Tensor]
+
+# By the name of their chance in the settings; the camera's own colours come between them.
+SCENE: dict[str, _Change] = {
+    "hairs": skin.hairs,
+    "ink": skin.ink,
+    "ruler": skin.ruler,
+    "highlights": endoscopy.highlights,
+    "speckle": ultrasound.speckle,
+    "shadow": ultrasound.shadow,
+    "gain": ultrasound.gain,
+    "vignette": skin.vignette,
+    "motion": picture.motion,
+}
+SCREEN: dict[str, _Change] = {
+    "box": endoscopy.box,
+    "coarse": picture.coarse,
+    "jpeg": picture.jpeg,
+    "cutout": picture.cutout,
+}
 
 
 class Augmenter:
     """Draws changes from its own generator, so that a batch's seed fixes them whatever else draws numbers.
+
+    Nothing here waits for the device or copies to it: the next batch is made while a step runs.
 
     size  of the batches it returns, px
     """
@@ -34,70 +60,61 @@ class Augmenter:
         seed     of this batch
         returns  (b, 3, size, size) float32 in 0..1, (b, 1, size, size) float32, 0 or 1
         """
-        self.generator.manual_seed(seed)
+        b = len(images)
+        draws = Draws(self.generator, seed, b, range(b))
         both = torch.cat([images / 255, masks[:, None].float()], 1)
-        moved = self._move(self._flip(both))
-        return self._recolour(moved[:, :3]), (moved[:, 3:] >= 0.5).float()
+        both = self._move(self._flip(both, draws), draws.begin("move"))
+        self._befall(SCENE, both[:, :3], draws)
+        self._befall({"frame": picture.frame}, both, draws)
+        shown = self._recolour(both[:, :3], draws.begin("colour"))
+        self._befall(SCREEN, shown, draws)
+        return shown, (both[:, 3:] >= 0.5).float()
 
-    def _flip(self, x: Tensor) -> Tensor:
+    def _befall(self, changes: dict[str, _Change], x: Tensor, draws: Draws) -> None:
+        """Let each change befall those images of x that it is drawn for, in place."""
+        for name, change in changes.items():
+            chosen = draws.chosen(name, getattr(self.limits, name))
+            if chosen is not None:
+                rows, numbers = chosen
+                x[rows] = change(x[rows], numbers)
+
+    def _flip(self, x: Tensor, draws: Draws) -> Tensor:
         """Flips and quarter turns, exact to the pixel."""
-        b = x.shape[0]
+        across, down, turn = (draws.begin("flip").uniform(3, 1, 1, 1) < 0.5).unbind(1)
         if self.limits.flips != "none":
-            x = torch.where(self._coin(b), x.flip(3), x)
+            x = torch.where(across, x.flip(3), x)
         if self.limits.flips == "both":
-            x = torch.where(self._coin(b), x.flip(2), x)
+            x = torch.where(down, x.flip(2), x)
         if self.limits.turns:
-            x = torch.where(self._coin(b), x.transpose(2, 3), x)
+            x = torch.where(turn, x.transpose(2, 3), x)
         return x
 
-    def _move(self, x: Tensor) -> Tensor:
+    def _move(self, x: Tensor, draws: Draws) -> Tensor:
         """Rotation, zoom, stretch and shift; black and empty where the image doesn't reach."""
-        b, limits = x.shape[0], self.limits
-        angle = self._spread(b, math.radians(limits.rotation))
-        zoom = self._factor(b, limits.zoom)
-        stretch = self._factor(b, limits.stretch).sqrt()
-        shift = self._spread(2 * b, 2 * limits.shift).view(b, 2)
+        limits = self.limits
+        most, far = math.radians(limits.rotation), 2 * limits.shift
+        angle, right, down = draws.between((-most, most), (-far, far), (-far, far))
+        zoom, stretch = draws.factors(limits.zoom, math.sqrt(limits.stretch))
+        rows, columns = plane(self.size, self.size, self.device)
+        rows, columns = rows * (zoom / stretch), columns * (zoom * stretch)
         cos, sin = angle.cos(), angle.sin()
-        rows = [
-            cos * zoom * stretch,
-            -sin * zoom / stretch,
-            shift[:, 0],
-            sin * zoom * stretch,
-            cos * zoom / stretch,
-        ]
-        theta = torch.stack([*rows, shift[:, 1]], 1).view(b, 2, 3)
-        grid = F.affine_grid(theta, [b, x.shape[1], self.size, self.size], align_corners=False)
-        return F.grid_sample(x, grid, align_corners=False)
+        grid = torch.cat([columns * cos - rows * sin + right, columns * sin + rows * cos + down], 1)
+        return F.grid_sample(x, grid.movedim(1, 3), align_corners=False)
 
-    def _recolour(self, x: Tensor) -> Tensor:
+    def _recolour(self, x: Tensor, draws: Draws) -> Tensor:
         """Gamma, contrast, brightness, tint, saturation, blur and noise, in this order; (b, 3, h, w), 0..1."""
-        b, limits = x.shape[0], self.limits
-        each = (b, 1, 1, 1)
-        x = x.clamp(1e-4, 1) ** self._factor(b, limits.gamma).view(each)
+        limits = self.limits
+        gamma, contrast, saturation = draws.factors(limits.gamma, limits.contrast, limits.saturation)
+        (tint,) = draws.factors(limits.tint, each=3)
+        brightness, blur, noise = draws.between((-limits.brightness, limits.brightness), (-2, 1), (-2, 1))
+        x = x.clamp(1e-4, 1) ** gamma
         middle = x.mean((1, 2, 3), keepdim=True)
-        x = (x - middle) * self._factor(b, limits.contrast).view(each) + middle
-        x = x + self._spread(b, limits.brightness).view(each)
-        x = x * self._factor(3 * b, limits.tint).view(b, 3, 1, 1)
+        x = ((x - middle) * contrast + (middle + brightness)) * tint
         grey = x.mean(1, keepdim=True)
-        x = grey + (x - grey) * self._factor(b, limits.saturation).view(each)
-        blurred = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
-        x = torch.lerp(x, blurred, self._seldom(b, limits.blur).view(each))
-        noise = torch.randn(x.shape, generator=self.generator, device=self.device)
-        return (x + noise * self._seldom(b, limits.noise).view(each)).clamp(0, 1)
-
-    def _uniform(self, n: int) -> Tensor:
-        return torch.rand(n, generator=self.generator, device=self.device)
-
-    def _coin(self, b: int) -> Tensor:
-        return (self._uniform(b) < 0.5).view(b, 1, 1, 1)
-
-    def _spread(self, n: int, most: float) -> Tensor:
-        return (self._uniform(n) * 2 - 1) * most
-
-    def _factor(self, n: int, most: float) -> Tensor:
-        """Between 1/most and most, as often below 1 as above."""
-        return torch.exp(self._spread(n, math.log(most)))
-
-    def _seldom(self, n: int, most: float) -> Tensor:
-        """Between 0 and `most` for a third of the images, 0 for the rest."""
-        return (self._uniform(n) * 3 - 2).clamp_min(0) * most
+        x = grey + (x - grey) * saturation
+        if limits.blur:  # a third of the images
+            blurred = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+            x = torch.lerp(x, blurred, blur.clamp_min(0) * limits.blur)
+        if limits.noise:
+            x = x + draws.normal(*x.shape[1:]) * (noise.clamp_min(0) * limits.noise)
+        return x.clamp(0, 1)

@@ -69,7 +69,7 @@ def defaults(images: int, layout: str, start: Metadata | None) -> Given:
     epochs, fewest, most = _STEPS["tuned" if start else "scratch"]
     steps = min(max(epochs * images // batch, fewest), most)
     chosen: Given = {"batch": batch, "early_batch": batch, "steps": steps}
-    chosen["augmentation"] = augmentation_for(layout).model_dump()
+    chosen["augmentation"] = augmentation_for(layout, (start and start.dataset) or "").model_dump()
     if start is not None:
         chosen |= {"variant": start.variant, "size": start.preprocessing.size[0], "rate": 1e-3}
     return chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,14 +13,18 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
+def _chance(default: float, what: str) -> Any:
+    return Field(default=default, ge=0, le=1, description=f"chance of {what}")
+
+
 class Augmentation(_Settings):
-    """How far an image may be changed each time it is drawn; every figure is the largest change."""
+    """How far an image may be changed each time it is drawn; every figure is the largest change, or a chance."""
 
     flips: Literal["none", "horizontal", "both"] = "both"
     turns: bool = Field(default=True, description="quarter turns too")
     rotation: float = Field(default=30.0, ge=0, le=180, description="degrees")
-    zoom: float = Field(default=1.35, ge=1, description="in or out, factor")
-    stretch: float = Field(default=1.15, ge=1, description="width against height, factor")
+    zoom: float = Field(default=1.5, ge=1, description="in or out, factor")
+    stretch: float = Field(default=1.3, ge=1, description="width against height, factor")
     shift: float = Field(default=0.1, ge=0, le=0.5, description="share of the side")
     brightness: float = Field(default=0.1, ge=0, le=1, description="of full scale")
     contrast: float = Field(default=1.25, ge=1, description="factor")
@@ -29,6 +33,20 @@ class Augmentation(_Settings):
     saturation: float = Field(default=1.3, ge=1, description="factor")
     blur: float = Field(default=1.0, ge=0, le=1, description="share of a 3×3 mean")
     noise: float = Field(default=0.02, ge=0, le=1, description="standard deviation, of full scale")
+    motion: float = _chance(0.05, "motion blur")
+    coarse: float = _chance(0.15, "detail lost by shrinking and enlarging")
+    jpeg: float = _chance(0.15, "blocks of a JPEG of low quality")
+    cutout: float = _chance(0.1, "grey boxes before the object, which still counts whole")
+    frame: float = _chance(0.05, "a black round or octagonal frame, where the mask ends too")
+    vignette: float = _chance(0.1, "light falling off to the corners")
+    hairs: float = _chance(0, "hairs")
+    ink: float = _chance(0, "lines of a pen on skin")
+    ruler: float = _chance(0, "a ruler's ticks")
+    highlights: float = _chance(0, "white spots of a lamp on wet tissue")
+    box: float = _chance(0, "a box with writing in a corner")
+    speckle: float = _chance(0, "grain of ultrasound")
+    shadow: float = _chance(0, "shadows of ultrasound")
+    gain: float = _chance(0, "brightness changing with depth")
 
 
 class Stage(_Settings):
@@ -96,14 +114,21 @@ class RunSettings(Settings):
     save_minutes: float = Field(default=5.0, gt=0, description="a checkpoint at least as often as this")
 
 
-# What a set's images allow: ultrasound has an up and a down, and no colour.
+_SKIN = Augmentation(vignette=0.2, frame=0.1, hairs=0.25, ink=0.1, ruler=0.1)
+
+# What a set's images allow and may meet elsewhere: ultrasound has an up and a down, and no colour.
 AUGMENTATION: dict[str, Augmentation] = {
+    "isic2017": _SKIN,
+    "isic2018": _SKIN,
+    "ph2": _SKIN,
+    "kvasir": Augmentation(motion=0.15, frame=0.2, vignette=0.15, highlights=0.25, box=0.15),
     "busi": Augmentation(
-        flips="horizontal", turns=False, rotation=15, zoom=1.35, stretch=1.25, tint=1, saturation=1, gamma=1.4
+        flips="horizontal", turns=False, rotation=15, zoom=1.5, stretch=1.35, tint=1, saturation=1, gamma=1.4,
+        motion=0, frame=0, vignette=0, speckle=0.25, shadow=0.25, gain=0.3,
     ),
-}
+}  # fmt: skip
 
 
-def augmentation_for(layout: str) -> Augmentation:
-    """The default augmentation of a data set's layout."""
-    return AUGMENTATION.get(layout, Augmentation())
+def augmentation_for(*datasets: str) -> Augmentation:
+    """The default augmentation of the first data set that is known, else of any other folder."""
+    return next((AUGMENTATION[name] for name in datasets if name in AUGMENTATION), Augmentation())

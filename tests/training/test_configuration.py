@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ascseg_cli.errors import UsageError
+from ascseg_cli.network import checkpoint
 from ascseg_cli.training.configuration import (
     check_keys,
     contradictions,
@@ -19,6 +20,7 @@ from ascseg_cli.training.configuration import (
     to_toml,
 )
 from ascseg_cli.training.settings import Augmentation, RunSettings, augmentation_for
+from ascseg_cli.weights.store import SHIPPED
 
 DATA = {"data": "d"}
 
@@ -119,6 +121,13 @@ def test_defaults_follow_the_size_of_the_data_set(images: int, batch: int, steps
     assert (got["batch"], got["steps"]) == (batch, steps)
     assert got["augmentation"] == augmentation_for("busi").model_dump()
     assert resolve(DATA, got).augmentation.tint == 1
+
+
+def test_a_folder_of_ones_own_is_augmented_as_what_it_starts_from() -> None:
+    start = checkpoint.read(SHIPPED / "busi-tiny.safetensors").metadata
+    assert defaults(40, "plain", start)["augmentation"] == augmentation_for("busi").model_dump()
+    assert defaults(40, "ph2", start)["augmentation"] == augmentation_for("ph2").model_dump()
+    assert defaults(40, "plain", None)["augmentation"] == Augmentation().model_dump()
 
 
 def test_what_differs_from_a_saved_run_is_named() -> None:

@@ -11,8 +11,9 @@ import torch
 from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.plan import Draft
 
-HALVES, TF32 = 1, 2  # what tensor cores multiply: bfloat16, or float32 rounded to TF32
-PLANE = {0: 4, HALVES: 8, TF32: 4}  # channels that lie together in a tile
+# What tensor cores multiply: bfloat16, or float32 rounded to TF32; or bfloat16 as a whole pass of `fragments.cu`
+HALVES, TF32, FRAGMENTS = 1, 2, 3
+PLANE = {0: 4, HALVES: 8, TF32: 4, FRAGMENTS: 8}  # channels that lie together in a tile
 
 Step = tuple[int, int, int, int]  # kind, channels before and after, where its numbers are
 
@@ -65,9 +66,9 @@ def padded(c: int) -> int:
 def branch_of(draft: Draft, tensor: int = 0) -> Branch:
     """A draft in the order of `passes.cu`.
 
-    A pass that begins with a 1×1 convolution has that over neighbours.
+    A pass that begins with a 1×1 convolution has that over neighbours, but in `fragments.cu`.
 
-    tensor  for tensor cores, where not 0: a dense convolution, by numbers of that kind
+    tensor  for tensor cores, where not 0: dense convolutions by numbers of that kind
     """
     over, convolution, out, steps = (
         draft.over,
@@ -75,14 +76,14 @@ def branch_of(draft: Draft, tensor: int = 0) -> Branch:
         draft.over_out,
         list(zip(draft.within, draft.parts)),
     )
-    if over == k.ALONE and steps and steps[0][0][0] == k.POINTWISE:
+    if over == k.ALONE and steps and steps[0][0][0] == k.POINTWISE and tensor != FRAGMENTS:
         (_, _, out, _), convolution = steps.pop(0)
         over = k.DENSE
-    numbers = [_fragments(tensor, *convolution) if tensor else _over_numbers(over, convolution)]
+    numbers = [_fragments(tensor, *convolution) if tensor and convolution else _over_numbers(over, convolution)]
     code: list[Step] = []
     for (kind, before, after, _), part in steps:
         code.append((kind, before, after, sum(map(len, numbers))))
-        numbers.append(_step_numbers(kind, part))
+        numbers.append(_step_numbers(kind, part, tensor))
     return Branch(
         over, draft.size, draft.dilation, draft.into, out or draft.into, draft.channels, tuple(code),
         np.concatenate([part.astype(np.float32) for part in numbers]),
@@ -158,7 +159,7 @@ def _fragments(tensor: int, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     table = np.pad(table, ((0, 0), (0, -table.shape[1] % (2 * plane)), (0, 0)))
     parts = table.reshape(size, -1, 2, 4, plane // 4, table.shape[2] // 8, 8).transpose(1, 0, 5, 6, 3, 2, 4)
     weights = np.ascontiguousarray(parts, np.float32)
-    if tensor == HALVES:
+    if tensor != TF32:
         weights = torch.from_numpy(weights).bfloat16().view(torch.int16).numpy().ravel().view(np.float32)
     else:
         weights = rounded(weights).ravel()
@@ -170,7 +171,9 @@ def rounded(numbers: np.ndarray) -> np.ndarray:
     return ((numbers.view(np.uint32) + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)
 
 
-def _step_numbers(kind: int, part: Sequence[np.ndarray]) -> np.ndarray:
+def _step_numbers(kind: int, part: Sequence[np.ndarray], tensor: int) -> np.ndarray:
+    if kind == k.POINTWISE and tensor == FRAGMENTS:
+        return _fragments(tensor, *part)
     if kind == k.POINTWISE:
         return _dense(*part)
     if kind == k.AFFINE:

@@ -18,13 +18,14 @@ from torch import Tensor
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import Chain
 from ascseg_cli.kernels.chain import codes as k
-from ascseg_cli.kernels.chain.passes.packing import HALVES, TF32, Branch, branch_of, row, slices_of
+from ascseg_cli.kernels.chain.passes.packing import FRAGMENTS, HALVES, TF32, Branch, branch_of, row, slices_of
 from ascseg_cli.kernels.chain.passes.tiling import Load, Tiling, load_of, tiling
 from ascseg_cli.kernels.chain.plan import Draft, drafts_of
 from ascseg_cli.kernels.cuda import kernel
 from ascseg_cli.kernels.cuda.precision import tf32_allowed
 
-_SOURCE = Path(__file__).with_name("passes.cu")
+_SOURCE, _FRAGMENTS = Path(__file__).with_name("passes.cu"), Path(__file__).with_name("fragments.cu")
+_REGISTERS = 32  # channels that `fragments.cu` has room for
 
 
 @dataclass
@@ -46,6 +47,14 @@ class Pass:
     def dense(self) -> bool:
         """Are all convolutions such as tensor cores do well?"""
         return all(d.over == k.DENSE and d.size > 1 and d.into > 2 and d.over_out > 3 for d in self.drafts)
+
+    @property
+    def in_fragments(self) -> bool:
+        """Can all of it be done in the registers of tensor cores?"""
+        alone = len(self.drafts) == 1 and self.drafts[0].over == k.ALONE and self.drafts[0].resize_in == k.SAME
+        fits = all(max(draft.into, draft.over_out, draft.widest) <= _REGISTERS for draft in self.drafts)
+        plain = not (self.carries or self.enter) and self.drafts[0].resize_out != k.DOUBLE
+        return (self.dense or alone) and fits and plain and all(map(_combines_alike, self.drafts))
 
     def table(self, slices: int, tensor: int, device: torch.device) -> tuple[list[Branch], Tensor]:
         """The branches, and all numbers on the device; those of one slice stand for all."""
@@ -271,6 +280,11 @@ def _part(image: Tensor) -> int:
     return image.shape[-1] if image.dim() > 4 else 0
 
 
+def _combines_alike(draft: Draft) -> bool:
+    """Has the other operand as many channels as what it is combined with?"""
+    return all(before == after for kind, before, after, _ in draft.within if kind >= k.ADD)
+
+
 def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[int, int]) -> None:
     x_part, y_part = _part(x), _part(y)
     x, y = (image[0] if part else image for image, part in ((x, x_part), (y, y_part)))
@@ -279,7 +293,7 @@ def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[i
     ends = [each] * len(branches) if load.carries else list(itertools.accumulate(b.channels for b in branches))
     constants = _constants(branches, ends, load, way) | {
         "BF16": int(x.dtype == torch.bfloat16),
-        "FAST": int(_tensor(x.dtype) > 0),
+        "FAST": int(x.dtype == torch.bfloat16 or tf32_allowed()),
         "X_WHOLE": _whole(x, x.shape[3]),
         "O_WHOLE": 0 if other is None else _whole(other, load.others),
         "Y_WHOLE": _whole(y, *ends),
@@ -292,7 +306,8 @@ def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[i
     }
     across, down = (-(-n // (step - 2 * load.edge)) for n, step in zip(size[::-1], (way.width, way.height)))
     other_pitch = 0 if other is None else other.stride(0) if load.boosts and len(other) > 1 else _pitch(other)
-    kernel(_SOURCE, "passes", **constants)(
+    source, name = (_FRAGMENTS, "fragments") if load.tensor == FRAGMENTS else (_SOURCE, "passes")
+    kernel(source, name, **constants)(
         (len(x) * across * down, len(branches) if way.spread else slices), way.threads,
         x, _pitch(x), x.shape[1], x.shape[2], other, other_pitch, y, _pitch(y), numbers, *size, across, down,
         shared=way.shared,
@@ -308,21 +323,27 @@ def _way(one: Pass, x: Tensor, size: tuple[int, int]) -> Way:
     Batches between two powers of two are cut alike, so that few kernels need to be compiled.
     """
     b = 1 << (len(x) - 1).bit_length()
-    tensor = _tensor(x.dtype) if one.dense else 0
-    key = (b, size, x.dtype, tensor)
+    tensors = _tensors(one, x.dtype)
+    key = (b, size, x.dtype, tensors)
     if key not in one.ways:
-        try:
-            one.ways[key] = _soonest(one, x, b, size, tensor)
-        except ShapeError:  # tensor cores need wider tiles
-            one.ways[key] = _soonest(one, x, b, size, 0)
+        one.ways[key] = _best(one, x, b, size, tensors)
     return one.ways[key]
 
 
-def _tensor(dtype: torch.dtype) -> int:
-    """What tensor cores may multiply of an image."""
+def _best(one: Pass, x: Tensor, b: int, size: tuple[int, int], tensors: tuple[int, ...]) -> Way:
+    try:
+        return _soonest(one, x, b, size, tensors[0])
+    except ShapeError:  # tensor cores need wider tiles
+        if len(tensors) == 1:
+            raise
+        return _best(one, x, b, size, tensors[1:])
+
+
+def _tensors(one: Pass, dtype: torch.dtype) -> tuple[int, ...]:
+    """What tensor cores may do of a pass, the best first."""
     if dtype == torch.bfloat16:
-        return HALVES
-    return TF32 if tf32_allowed() else 0
+        return (FRAGMENTS,) * one.in_fragments + (HALVES,) * one.dense + (0,)
+    return (TF32,) * (one.dense and tf32_allowed()) + (0,)
 
 
 def _soonest(one: Pass, x: Tensor, b: int, size: tuple[int, int], tensor: int) -> Way:
@@ -363,7 +384,7 @@ def _constants(branches: list[Branch], ends: list[int], load: Load, way: Tiling)
         "STRIP": way.strip,
         "SPLIT": way.split,
         "SPREAD": int(way.spread),
-        "TENSOR": load.tensor,
+        "TENSOR": HALVES if load.tensor == FRAGMENTS else load.tensor,
         "CARRY": branches[-1].channels if load.carries else 0,
         "EXCHANGE_AT": way.exchange_at,
         "OTHERS_AT": way.others_at,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain import codes as k
-from ascseg_cli.kernels.chain.passes.packing import PLANE, Branch, padded
+from ascseg_cli.kernels.chain.passes.packing import FRAGMENTS, PLANE, Branch, padded
 from ascseg_cli.kernels.chain.plan import Draft
 
 _TILES = [
@@ -108,10 +108,11 @@ def tiling(load: Load, b: int, h: int, w: int, slices: int) -> tuple[float, Tili
 
 def _ways(load: Load) -> Iterator[Tiling]:
     wide = padded(load.widest)
-    for (width, height), strip, share in itertools.product(_TILES, (1, 2, 4, 8), (4, 8)):
+    shares = (wide,) if load.tensor == FRAGMENTS else (4, 8)
+    for (width, height), strip, share in itertools.product(_TILES, (1, 2, 4, 8), shares):
         if (
             height % strip
-            or strip * min(share, wide) > 64
+            or (strip * min(share, wide) > 64 and load.tensor != FRAGMENTS)
             or height <= 2 * load.edge
             or (load.tensor and width % 16)
         ):
@@ -129,11 +130,15 @@ def _laid_out(load: Load, width: int, height: int, strip: int, split: int, sprea
     if preloaded > _MOST_PRELOADED:
         preloaded, staged = 0, max(_STAGED, *(branch[7] for branch in load.branches))
     tile = (width + 2 * load.halo) * (height + 2 * load.halo) * -(-load.into // PLANE[load.tensor])
+    if load.tensor == FRAGMENTS:
+        tile, staged = tile if load.halo else 0, 0
     through = split > 1 or load.tensor or staged or any(_exchanges(one, load.resize_out) for one in load.branches)
+    through = through and load.tensor != FRAGMENTS
     exchange = width * height * -(-load.widest // 4) if through else 0
     alone = (spread or len(load.branches) == 1) and not load.tensor
     exchange_at, others_at = (0, max(tile, exchange)) if alone else (tile, tile + exchange)
-    numbers_at = others_at + (1 if load.boosts else width * height) * -(-load.others // 4)
+    others = 0 if load.tensor == FRAGMENTS else (1 if load.boosts else width * height) * -(-load.others // 4)
+    numbers_at = others_at + others
     shared = 16 * numbers_at + 4 * (preloaded + staged + 32)  # a wide row's last read may pass the end
     return Tiling(
         width, height, strip, split, spread, exchange_at, others_at, numbers_at, preloaded, staged, shared
@@ -149,7 +154,8 @@ def _exchanges(branch: tuple[int, ...], resize_out: int) -> bool:
 
 def _cycles(load: Load, way: Tiling, b: int, h: int, w: int, slices: int) -> float:
     """Cycles until the last block is done, were every multiprocessor busy alike."""
-    works = [_work(branch, way, load.tensor) for branch in load.branches]
+    work = _work_in_fragments if load.tensor == FRAGMENTS else _work
+    works = [work(branch, way, load.tensor) for branch in load.branches]
     if not way.spread:
         works = [(sum(w[0] for w in works), sum(w[1] for w in works))]
     blocks = b * -(-h // (way.height - 2 * load.edge)) * -(-w // (way.width - 2 * load.edge)) * slices
@@ -171,6 +177,9 @@ def _cycles(load: Load, way: Tiling, b: int, h: int, w: int, slices: int) -> flo
 
 
 def _registers(load: Load, way: Tiling) -> int:
+    if load.tensor == FRAGMENTS:
+        eights = -(-load.widest // 8)
+        return 48 + max(1, int(_lines_at_once(load.widest, way))) * eights * 4 + 2 * eights * load.branches[0][1]
     reach = max(way.strip + (size - 1) * min(dilation, 4) for _, size, dilation, *_ in load.branches)
     return 48 + (way.strip + 1) * _share(load.widest, way.split) * (2 if load.carries else 1) + 4 * reach
 
@@ -210,11 +219,31 @@ def _on_tensor_cores(branch: tuple[int, ...], way: Tiling, plane: int) -> tuple[
     """As much of a thread's time in multiplications and reads: a matrix product takes two cycles, a load four."""
     _, size, dilation, into, out, *_ = branch
     steps, eights, warps = -(-size * -(-into // plane) // 2), -(-out // 8), way.threads / 32
-    lines = way.width // 16 * way.height
-    height = max(1, min(4 if eights > 2 else 8, int(lines * -(-eights // 4) / warps)))
+    lines, height = way.width // 16 * way.height, max(1, int(_lines_at_once(out, way)))
     loads = lines / height * -(-eights // 4) * min(height + (size - 1) * dilation, size * height)
     products = lines * size * eights
     return 8 * steps * products / warps, steps * 4 / 3 * loads / warps + 2 * way.strip * _share(out, way.split) / 4
+
+
+def _lines_at_once(out: int, way: Tiling) -> float:
+    """Lines of sixteen pixels that a warp does together."""
+    eights = -(-out // 8)
+    lines = way.width // 16 * way.height
+    return min(4 if eights > 2 else 8, lines * -(-eights // 4) / (way.threads / 32))
+
+
+def _work_in_fragments(branch: tuple[int, ...], way: Tiling, tensor: int) -> tuple[float, float]:
+    """As `_work`, where all steps stay in the registers of tensor cores."""
+    over, _, _, _, out, *_ = branch
+    lines, eights = way.width // 16 * way.height / (way.threads / 32), -(-out // 8)
+    flops, reads = _on_tensor_cores(branch, way, PLANE[tensor]) if over == k.DENSE else (lines * eights * 8, 0.0)
+    for kind, after in zip(branch[8::2], branch[9::2]):
+        before, eights = eights, -(-after // 8)
+        if kind == k.POINTWISE:
+            flops += lines * -(-before // 2) * (8 * eights + 4)
+        else:
+            flops += lines * 4 * eights * (20 if kind in (k.GELU, k.SIGMOID, k.SOFT_GATE, k.NORM) else 1)
+    return flops + lines * eights * 16, reads
 
 
 def _share(c: int, split: int) -> int:

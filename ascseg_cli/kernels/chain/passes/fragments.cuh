@@ -1,0 +1,193 @@
+// Steps on what a warp's threads hold after a product on tensor cores: with g = lane / 4 and t = lane % 4 a thread has
+// the channels 8n + 2t and the next, of the pixels g and g + 8 of each line. Nothing goes through shared memory: two
+// eighths of channels, rounded to bfloat16, are the rows of the next product.
+#pragma once
+#include "reading.cuh"
+#include "within.cuh"
+
+DEVICE constexpr int eighths(int c) { return (c + 7) / 8; }
+
+template <int C, int M> using Lines = float[M][eighths(C)][4];  // channels, lines
+
+DEVICE int first_channel() { return threadIdx.x % 4 * 2; }
+
+// Two of C numbers of the channels, as `row` in packing.py lays them out.
+template <int C> DEVICE float2 pair_of(const float* numbers, int channel) {
+    if (channel >= C) return {0.0f, 0.0f};
+    return *reinterpret_cast<const float2*>(numbers + channel);
+}
+
+// Two channels of a pixel as bfloat16; 0 beyond the last.
+template <bool WHOLE, int C> DEVICE unsigned read_pair(const Number* pixel, int channel) {
+    if (channel >= C) return 0u;
+    if constexpr (WHOLE) return *reinterpret_cast<const unsigned*>(pixel);
+    return pixel[0] | (channel + 1 < C ? unsigned(pixel[1]) << 16 : 0u);
+}
+
+template <bool WHOLE, int C> DEVICE void write_pair(Number* pixel, int channel, unsigned pair) {
+    if (channel >= C) return;
+    if constexpr (WHOLE) { *reinterpret_cast<unsigned*>(pixel) = pair; return; }
+    pixel[0] = Number(pair);
+    if (channel + 1 < C) pixel[1] = Number(pair >> 16);
+}
+
+DEVICE float low_of(unsigned pair) { return __uint_as_float(pair << 16); }
+DEVICE float high_of(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+DEVICE unsigned larger2(unsigned a, unsigned b) {
+#ifdef EMULATED
+    return rounded2(fmaxf(low_of(a), low_of(b)), fmaxf(high_of(a), high_of(b)));
+#else
+    unsigned both;
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(both) : "r"(a), "r"(b));
+    return both;
+#endif
+}
+
+// A block's pixel that a thread holds: the line, and the first eight pixels or the second.
+struct Spot { int row, column; };
+DEVICE Spot spot_of(int top, int left, int m, int half) {
+    return {top + m, left + half * 8 + int(threadIdx.x) % 32 / 4};
+}
+
+// The lines of an image, each number of a pair in its place; 0 outside.
+template <bool WHOLE, int PART, int C, int M>
+DEVICE void fetch(const Input& x, int top, int left, unsigned (&pairs)[M][eighths(C)][2]) {
+    #pragma unroll
+    for (int m = 0; m < M; m++)
+        #pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const Spot at = spot_of(top, left, m, half);
+            const bool inside = at.row < x.h && at.column < x.w;
+            const Number* from = x.first + (at.row * x.w + at.column) * x.pitch;
+            #pragma unroll
+            for (int n = 0; n < eighths(C); n++) {
+                const int channel = 8 * n + first_channel();
+                pairs[m][n][half] = inside ? read_pair<WHOLE, C>(from + place_of<PART>(channel, x.apart), channel) : 0u;
+            }
+        }
+}
+
+// ---- steps -------------------------------------------------------------------------------------------------
+
+// Numbers: biases, then weights as `dense_lines` wants those of one tap.
+template <int C, int OUT, int AT, int M>
+DEVICE void multiplied(const Place& place, const Lines<C, M>& v, Lines<OUT, M>& u) {
+    constexpr int N = eighths(C), COUNT = eighths(OUT);
+    const uint2* weights = reinterpret_cast<const uint2*>(place.numbers + AT + round_up(padded(OUT), 4));
+    #pragma unroll
+    for (int n = 0; n < COUNT; n++) {
+        const float2 bias = pair_of<OUT>(place.numbers + AT, 8 * n + first_channel());
+        #pragma unroll
+        for (int m = 0; m < M; m++) u[m][n][0] = u[m][n][2] = bias.x, u[m][n][1] = u[m][n][3] = bias.y;
+    }
+    #pragma unroll
+    for (int k = 0; k < N; k += 2)
+        #pragma unroll
+        for (int m = 0; m < M; m++) {
+            unsigned a[4] = {rounded2(v[m][k][0], v[m][k][1]), rounded2(v[m][k][2], v[m][k][3]), 0u, 0u};
+            if (k + 1 < N) {
+                const float* next = v[m][min(k + 1, N - 1)];
+                a[2] = rounded2(next[0], next[1]), a[3] = rounded2(next[2], next[3]);
+            }
+            #pragma unroll
+            for (int n = 0; n < COUNT; n++)
+                multiply(u[m][n], a, weights[(k / 2 * COUNT + n) * 32 + threadIdx.x % 32]);
+        }
+}
+
+DEVICE float sum_of_four(float v) {  // threads that share pixels
+    v += __shfl_xor_sync(~0u, v, 1);
+    return v + __shfl_xor_sync(~0u, v, 2);
+}
+
+// Numbers: eps and three unused, weights, biases.
+template <int C, int AT, int M> DEVICE void normalised(const Place& place, Lines<C, M>& v) {
+    constexpr int N = eighths(C), ROW = round_up(padded(C), 4);
+    const float* numbers = place.numbers + AT;
+    #pragma unroll
+    for (int m = 0; m < M; m++)
+        #pragma unroll
+        for (int half = 0; half < 4; half += 2) {
+            float mean = 0.0f, variance = 0.0f;
+            #pragma unroll
+            for (int n = 0; n < N; n++) mean += v[m][n][half] + v[m][n][half + 1];  // those beyond the last are 0
+            mean = sum_of_four(mean) / C;
+            #pragma unroll
+            for (int n = 0; n < N; n++)
+                #pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const float off = 8 * n + first_channel() + i < C ? v[m][n][half + i] - mean : 0.0f;
+                    variance = fmaf(off, off, variance);
+                    v[m][n][half + i] = off;
+                }
+            const float scale = rsqrtf(sum_of_four(variance) / C + numbers[0]);
+            #pragma unroll
+            for (int n = 0; n < N; n++) {
+                const float2 weight = pair_of<C>(numbers + 4, 8 * n + first_channel());
+                const float2 bias = pair_of<C>(numbers + 4 + ROW, 8 * n + first_channel());
+                v[m][n][half] = fmaf(v[m][n][half] * scale, weight.x, bias.x);
+                v[m][n][half + 1] = fmaf(v[m][n][half + 1] * scale, weight.y, bias.y);
+            }
+        }
+}
+
+// Numbers: factors, summands.
+template <int C, int AT, int M> DEVICE void scaled_by(const Place& place, Lines<C, M>& v) {
+    #pragma unroll
+    for (int n = 0; n < eighths(C); n++) {
+        const float2 scale = pair_of<C>(place.numbers + AT, 8 * n + first_channel());
+        const float2 shift = pair_of<C>(place.numbers + AT + round_up(padded(C), 4), 8 * n + first_channel());
+        #pragma unroll
+        for (int m = 0; m < M; m++)
+            #pragma unroll
+            for (int i = 0; i < 4; i++)
+                v[m][n][i] = fmaf(v[m][n][i], i % 2 ? scale.y : scale.x, i % 2 ? shift.y : shift.x);
+    }
+}
+
+// ---- writing -----------------------------------------------------------------------------------------------
+
+// The lines from (top, left) of the tile on, to y's channels from `first` on.
+template <int C, int M> DEVICE void write_lines(const Output& y, int first, int top, int left, const Lines<C, M>& v) {
+    #pragma unroll
+    for (int m = 0; m < M; m++)
+        #pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const Spot at = spot_of(y.top + top, y.left + left, m, half);
+            if (at.row >= y.h || at.column >= y.w) continue;
+            Number* to = y.first + (at.row * y.w + at.column) * y.pitch;
+            #pragma unroll
+            for (int n = 0; n < eighths(C); n++) {
+                const int channel = 8 * n + first_channel();
+                const unsigned pair = rounded2(v[m][n][2 * half], v[m][n][2 * half + 1]);
+                write_pair<Y_WHOLE, C>(to + place_of<Y_PART>(first + channel, y.apart), channel, pair);
+            }
+        }
+}
+
+// The largest of each two by two pixels. Every second thread has a pair of the line's first eight pixels, the others
+// one of the second.
+template <int C, int M> DEVICE void write_halved(const Output& y, int first, int top, int left, const Lines<C, M>& v) {
+    const int g = threadIdx.x % 32 / 4, column = y.left + left / 2 + g / 2 + g % 2 * 4;
+    #pragma unroll
+    for (int m = 0; m < M; m += 2) {
+        const int row = y.top + (top + m) / 2;
+        Number* to = y.first + (row * y.w + column) * y.pitch;
+        #pragma unroll
+        for (int n = 0; n < eighths(C); n++) {
+            unsigned of[2];
+            #pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const float *above = v[m][n] + 2 * half, *below = v[min(m + 1, M - 1)][n] + 2 * half;
+                of[half] = rounded2(fmaxf(above[0], below[0]), fmaxf(above[1], below[1]));
+            }
+            const unsigned beside = __shfl_xor_sync(~0u, g % 2 ? of[0] : of[1], 4);
+            const int channel = 8 * n + first_channel();
+            if (row < y.h && column < y.w)
+                write_pair<Y_WHOLE, C>(
+                    to + place_of<Y_PART>(first + channel, y.apart), channel, larger2(g % 2 ? of[1] : of[0], beside)
+                );
+        }
+    }
+}

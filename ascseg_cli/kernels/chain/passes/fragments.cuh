@@ -31,19 +31,6 @@ template <bool WHOLE, int C> DEVICE void write_pair(Number* pixel, int channel, 
     if (channel + 1 < C) pixel[1] = Number(pair >> 16);
 }
 
-DEVICE float low_of(unsigned pair) { return __uint_as_float(pair << 16); }
-DEVICE float high_of(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
-
-DEVICE unsigned larger2(unsigned a, unsigned b) {
-#ifdef EMULATED
-    return rounded2(fmaxf(low_of(a), low_of(b)), fmaxf(high_of(a), high_of(b)));
-#else
-    unsigned both;
-    asm("max.bf16x2 %0, %1, %2;" : "=r"(both) : "r"(a), "r"(b));
-    return both;
-#endif
-}
-
 // A block's pixel that a thread holds: the line, and the first eight pixels or the second.
 struct Spot { int row, column; };
 DEVICE Spot spot_of(int top, int left, int m, int half) {

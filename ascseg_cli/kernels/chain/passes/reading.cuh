@@ -76,11 +76,11 @@ constexpr int FOURS = TENSOR == HALVES ? 2 * tensor_planes(CHANNELS) : planes(CH
 
 // Two rows and columns of a doubled image lie between the same four pixels, where the first row and column are odd.
 DEVICE void read_doubled(const Place& place, const Input& x) {
-    const int above = (place.top - HALO + 1) & 1, before = (place.left - HALO + 1) & 1;
-    const int across = (COLUMNS + before + 1) / 2, count = (LINES + above + 1) / 2 * across;
+    constexpr int odd = (HALO + EDGE + 1) % 2;  // tiles have even sides
+    constexpr int across = (COLUMNS + odd + 1) / 2, count = (LINES + odd + 1) / 2 * across;
     #pragma unroll 1
     for (int i = threadIdx.x; i < count * FOURS; i += THREADS) {
-        const int g = i % FOURS, line = i / FOURS / across * 2 - above, column = i / FOURS % across * 2 - before;
+        const int g = i % FOURS, line = i / FOURS / across * 2 - odd, column = i / FOURS % across * 2 - odd;
         const int row = place.top - HALO + line, left = place.left - HALO + column;
         float4 v[2][2];
         const auto inside = [](int place, int n) { return max(0, min(place, n - 1)); };
@@ -106,8 +106,34 @@ DEVICE void read_doubled(const Place& place, const Input& x) {
     }
 }
 
+// Eight bfloat16 channels at once, which stay as they are.
+DEVICE void read_eighths(const Place& place, const Input& x) {
+    constexpr int G = CHANNELS / 8;
+    #pragma unroll 4
+    for (int i = threadIdx.x; i < PLANE * G; i += THREADS) {
+        const int g = i % G, pixel = i / G;
+        const int row = place.top - HALO + pixel / COLUMNS, left = place.left - HALO + pixel % COLUMNS;
+        const bool inside = row >= 0 && row < place.h && left >= 0 && left < place.w;
+        const Number* from = x.first + 8 * g;
+        if constexpr (RESIZE_IN == resize::HALVE) {
+            uint4 v = {0u, 0u, 0u, 0u};
+            if (inside) {
+                const auto at = [&](int r, int c) {
+                    return *reinterpret_cast<const uint4*>(from + ((2 * row + r) * x.w + 2 * left + c) * x.pitch);
+                };
+                v = larger8(larger8(at(0, 0), at(0, 1)), larger8(at(1, 0), at(1, 1)));
+            }
+            reinterpret_cast<uint4*>(place.tile)[g * PLANE + pixel] = v;
+        } else {
+            copy16(place.tile + g * PLANE + pixel, inside ? from + (row * x.w + left) * x.pitch : from, inside);
+        }
+    }
+    copies_done();
+}
+
 DEVICE void read_tile(const Place& place, const Input& x) {
     if constexpr (RESIZE_IN == resize::DOUBLE) { read_doubled(place, x); return; }
+    if constexpr (TENSOR == HALVES && X_EIGHTS && !X_PART && AFFINE_AT < 0) { read_eighths(place, x); return; }
     constexpr int UNIT = X_PART ? X_PART / 4 : FOURS;  // what lies together in memory
     #pragma unroll 4
     for (int i = threadIdx.x; i < PLANE * FOURS; i += THREADS) {

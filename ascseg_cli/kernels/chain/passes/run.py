@@ -269,10 +269,10 @@ def _pitch(image: Tensor) -> int:
     return image.stride(0) // max(h * w, 1) if b > 1 else c
 
 
-def _whole(image: Tensor, *channels: int) -> int:
-    """1 where four channels can be moved at once."""
-    aligned = image.data_ptr() % (4 * image.element_size()) == 0
-    return int(aligned and all(n % 4 == 0 for n in (_pitch(image), *channels)))
+def _whole(image: Tensor, *channels: int, together: int = 4) -> int:
+    """1 where four channels, or so many, can be moved at once."""
+    aligned = image.data_ptr() % (together * image.element_size()) == 0
+    return int(aligned and all(n % together == 0 for n in (_pitch(image), *channels)))
 
 
 def _part(image: Tensor) -> int:
@@ -295,6 +295,7 @@ def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[i
         "BF16": int(x.dtype == torch.bfloat16),
         "FAST": int(x.dtype == torch.bfloat16 or tf32_allowed()),
         "X_WHOLE": _whole(x, x.shape[3]),
+        "X_EIGHTS": _whole(x, x.shape[3], together=8),
         "O_WHOLE": 0 if other is None else _whole(other, load.others),
         "Y_WHOLE": _whole(y, *ends),
         "X_PART": x_part,

@@ -17,6 +17,8 @@ from ascseg_cli.kernels.chain.passes.packing import FRAGMENTS, PLANE, Branch, pa
 from ascseg_cli.kernels.chain.plan import Draft
 
 _TILES = [
+    (64, 16),
+    (32, 32),
     (32, 16),
     (32, 8),
     (32, 4),
@@ -115,6 +117,7 @@ def _ways(load: Load) -> Iterator[Tiling]:
             or (strip * min(share, wide) > 64 and load.tensor != FRAGMENTS)
             or height <= 2 * load.edge
             or (load.tensor and width % 16)
+            or (load.tensor != FRAGMENTS and width * height > 512)
         ):
             continue
         for spread in (False, True)[: 1 if load.carries else len(load.branches)]:

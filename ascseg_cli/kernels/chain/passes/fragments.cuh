@@ -9,6 +9,16 @@ DEVICE constexpr int eighths(int c) { return (c + 7) / 8; }
 
 template <int C, int M> using Lines = float[M][eighths(C)][4];  // channels, lines
 
+// The most channels of a branch after what happens over neighbours.
+template <int AT, int NUMBER> DEVICE constexpr int widest() {
+    if constexpr (NUMBER == BRANCHES) {
+        return 1;
+    } else {
+        constexpr int MINE = CODE[AT + 3], REST = widest<AT + HEADER + STEP * CODE[AT + 7], NUMBER + 1>();
+        return MINE > REST ? MINE : REST;
+    }
+}
+
 DEVICE int first_channel() { return threadIdx.x % 4 * 2; }
 
 // Two of C numbers of the channels, as `row` in packing.py lays them out.
@@ -55,12 +65,96 @@ DEVICE void fetch(const Input& x, int top, int left, unsigned (&pairs)[M][eighth
         }
 }
 
+template <int C, int M> DEVICE void spread_out(const unsigned (&pairs)[M][eighths(C)][2], Lines<C, M>& v) {
+    #pragma unroll
+    for (int m = 0; m < M; m++)
+        #pragma unroll
+        for (int n = 0; n < eighths(C); n++)
+            #pragma unroll
+            for (int i = 0; i < 4; i++) v[m][n][i] = (i % 2 ? high_of : low_of)(pairs[m][n][i / 2]);
+}
+
+template <bool WHOLE, int PART, int C, int M> DEVICE void of_image(const Input& x, int top, int left, Lines<C, M>& v) {
+    unsigned pairs[M][eighths(C)][2];
+    fetch<WHOLE, PART, C, M>(x, top, left, pairs);
+    spread_out<C, M>(pairs, v);
+}
+
+// ---- of the tile -------------------------------------------------------------------------------------------
+
+// The pair of channels at a place of the tile, of those from 8n on
+DEVICE unsigned pair_of_tile(const Place& place, int n, int line, int column) {
+    return reinterpret_cast<const unsigned*>(place.tile + n * PLANE + line * COLUMNS + column)[threadIdx.x % 4];
+}
+
+template <int C, int M> DEVICE void of_tile(const Place& place, int top, int left, Lines<C, M>& v) {
+    unsigned pairs[M][eighths(C)][2];
+    #pragma unroll
+    for (int m = 0; m < M; m++)
+        #pragma unroll
+        for (int n = 0; n < eighths(C); n++)
+            #pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const Spot at = spot_of(top, left, m, half);
+                pairs[m][n][half] = pair_of_tile(place, n, at.row + HALO, at.column + HALO);
+            }
+    spread_out<C, M>(pairs, v);
+}
+
+// The largest of the 3×3 neighbours inside the image.
+template <int C, int M> DEVICE void largest(const Place& place, int top, int left, Lines<C, M>& v) {
+    constexpr unsigned LOWEST = 0xff80ff80u;  // minus infinity, twice
+    unsigned pairs[M][eighths(C)][2];
+    #pragma unroll
+    for (int n = 0; n < eighths(C); n++)
+        #pragma unroll
+        for (int half = 0; half < 2; half++) {
+            #pragma unroll
+            for (int m = -1; m <= M; m++) {
+                const Spot at = spot_of(top, left, m, half);
+                const bool there = unsigned(place.top + at.row) < unsigned(place.h);
+                unsigned most = LOWEST;
+                #pragma unroll
+                for (int aside = -1; aside <= 1; aside++) {
+                    const bool inside = there && unsigned(place.left + at.column + aside) < unsigned(place.w);
+                    const unsigned one = pair_of_tile(place, n, at.row + HALO, at.column + HALO + aside);
+                    most = larger2(most, inside ? one : LOWEST);
+                }
+                #pragma unroll
+                for (int line = m - 1; line <= m + 1; line++)
+                    if (line >= 0 && line < M)
+                        pairs[line][n][half] = line == m + 1 ? most : larger2(pairs[line][n][half], most);
+            }
+        }
+    spread_out<C, M>(pairs, v);
+}
+
+// Each output has EACH inputs: eight outputs are a dense convolution of 8 · EACH inputs, most of whose weights are 0.
+// Numbers: those of each such convolution.
+template <int EACH, int C, int K, int D, int M>
+DEVICE void by_eighths(const Place& place, int border, int top, int left, Lines<C, M>& v) {
+    constexpr int NUMBERS = 8 + K * ((K * EACH + 1) / 2) * 64;
+    Place part = place;
+    #pragma unroll
+    for (int n = 0; n < eighths(C); n++) {
+        float sum[M][1][4];
+        convolved<8 * EACH, 8, K, D, 0>(part, border, top, left, 0, sum);
+        #pragma unroll
+        for (int m = 0; m < M; m++)
+            #pragma unroll
+            for (int i = 0; i < 4; i++) v[m][n][i] = sum[m][0][i];
+        part.tile += EACH * PLANE, part.numbers += NUMBERS;
+    }
+}
+
 // ---- steps -------------------------------------------------------------------------------------------------
 
-// Numbers: biases, then weights as `dense_lines` wants those of one tap.
+// The sums of v with weights, both as sums of two bfloat16 numbers: high · high + low · high + high · low, so that
+// nothing is rounded to bfloat16 between steps. Numbers: biases, then weights as `dense_lines` wants those of one tap
+// whose inputs are the high parts of all channels, the low parts, and the high parts again.
 template <int C, int OUT, int AT, int M>
 DEVICE void multiplied(const Place& place, const Lines<C, M>& v, Lines<OUT, M>& u) {
-    constexpr int N = eighths(C), COUNT = eighths(OUT);
+    constexpr int N = eighths(C), COUNT = eighths(OUT), PLANES = 3 * N;
     const uint2* weights = reinterpret_cast<const uint2*>(place.numbers + AT + round_up(padded(OUT), 4));
     #pragma unroll
     for (int n = 0; n < COUNT; n++) {
@@ -69,18 +163,28 @@ DEVICE void multiplied(const Place& place, const Lines<C, M>& v, Lines<OUT, M>& 
         for (int m = 0; m < M; m++) u[m][n][0] = u[m][n][2] = bias.x, u[m][n][1] = u[m][n][3] = bias.y;
     }
     #pragma unroll
-    for (int k = 0; k < N; k += 2)
+    for (int m = 0; m < M; m++) {
+        unsigned parts[2 * N][2];  // high, then low
         #pragma unroll
-        for (int m = 0; m < M; m++) {
-            unsigned a[4] = {rounded2(v[m][k][0], v[m][k][1]), rounded2(v[m][k][2], v[m][k][3]), 0u, 0u};
-            if (k + 1 < N) {
-                const float* next = v[m][min(k + 1, N - 1)];
-                a[2] = rounded2(next[0], next[1]), a[3] = rounded2(next[2], next[3]);
+        for (int n = 0; n < N; n++)
+            #pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const float *of = v[m][n] + 2 * half;
+                const unsigned high = rounded2(of[0], of[1]);
+                parts[n][half] = high;
+                parts[N + n][half] = rounded2(of[0] - low_of(high), of[1] - high_of(high));
             }
+        #pragma unroll
+        for (int p = 0; p < PLANES; p += 2) {
+            const unsigned* first = parts[p % (2 * N)];
+            const unsigned* second = parts[(p + 1) % (2 * N)];
+            const bool last = p + 1 == PLANES;
+            const unsigned a[4] = {first[0], first[1], last ? 0u : second[0], last ? 0u : second[1]};
             #pragma unroll
             for (int n = 0; n < COUNT; n++)
-                multiply(u[m][n], a, weights[(k / 2 * COUNT + n) * 32 + threadIdx.x % 32]);
+                multiply(u[m][n], a, weights[(p / 2 * COUNT + n) * 32 + threadIdx.x % 32]);
         }
+    }
 }
 
 DEVICE float sum_of_four(float v) {  // threads that share pixels

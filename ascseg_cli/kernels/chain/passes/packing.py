@@ -79,7 +79,7 @@ def branch_of(draft: Draft, tensor: int = 0) -> Branch:
     if over == k.ALONE and steps and steps[0][0][0] == k.POINTWISE and tensor != FRAGMENTS:
         (_, _, out, _), convolution = steps.pop(0)
         over = k.DENSE
-    numbers = [_fragments(tensor, *convolution) if tensor and convolution else _over_numbers(over, convolution)]
+    numbers = [_tensor_numbers(tensor, over, convolution) if tensor else _over_numbers(over, convolution)]
     code: list[Step] = []
     for (kind, before, after, _), part in steps:
         code.append((kind, before, after, sum(map(len, numbers))))
@@ -146,6 +146,23 @@ def _dense(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return np.concatenate([row(bias), units.ravel()])
 
 
+def _tensor_numbers(tensor: int, over: int, convolution: Sequence[np.ndarray]) -> np.ndarray:
+    if over == k.DENSE:
+        return _fragments(tensor, *convolution)
+    if over != k.GROUPED:
+        return np.zeros(0)
+    weight, bias = convolution
+    return np.concatenate([_eighth(weight[i : i + 8], bias[i : i + 8]) for i in range(0, len(bias), 8)])
+
+
+def _eighth(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Up to eight outputs with inputs of their own, (out, each, k, k), as a dense convolution of eight outputs."""
+    out, each, size, _ = weight.shape
+    dense = np.zeros((8, 8, each, size, size))
+    dense[range(out), range(out)] = weight
+    return _fragments(FRAGMENTS, dense.reshape(8, -1, size, size), np.pad(bias, (0, 8 - out)))
+
+
 def _fragments(tensor: int, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Biases, then weights as [two planes at a column][tap][8 outputs][thread of a warp], a float64 for each.
 
@@ -171,9 +188,16 @@ def rounded(numbers: np.ndarray) -> np.ndarray:
     return ((numbers.view(np.uint32) + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)
 
 
+def _in_two_parts(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """A 1×1 convolution of the inputs' high parts, their low parts, and their high parts again, in bfloat16."""
+    weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 8), (0, 0), (0, 0)))
+    high = torch.from_numpy(weight).bfloat16().double().numpy()
+    return _fragments(FRAGMENTS, np.concatenate([high, high, weight - high], 1), bias)
+
+
 def _step_numbers(kind: int, part: Sequence[np.ndarray], tensor: int) -> np.ndarray:
     if kind == k.POINTWISE and tensor == FRAGMENTS:
-        return _fragments(tensor, *part)
+        return _in_two_parts(*part)
     if kind == k.POINTWISE:
         return _dense(*part)
     if kind == k.AFFINE:

@@ -106,15 +106,16 @@ DEVICE void read_doubled(const Place& place, const Input& x) {
     }
 }
 
-// Eight bfloat16 channels at once, which stay as they are.
-DEVICE void read_eighths(const Place& place, const Input& x) {
-    constexpr int G = CHANNELS / 8;
+// EACH bfloat16 channels at once, eight or four, which stay as they are.
+template <int EACH> DEVICE void read_unchanged(const Place& place, const Input& x) {
+    constexpr int ALL = round_up(CHANNELS, 8) / EACH, UNIT = X_PART ? X_PART / EACH : ALL;  // what lies together
     #pragma unroll 4
-    for (int i = threadIdx.x; i < PLANE * G; i += THREADS) {
-        const int g = i % G, pixel = i / G;
+    for (int i = threadIdx.x; i < PLANE * ALL; i += THREADS) {
+        const int channel = (i / (UNIT * PLANE) * UNIT + i % UNIT) * EACH, pixel = i / UNIT % PLANE;
         const int row = place.top - HALO + pixel / COLUMNS, left = place.left - HALO + pixel % COLUMNS;
-        const bool inside = row >= 0 && row < place.h && left >= 0 && left < place.w;
-        const Number* from = x.first + 8 * g;
+        const bool inside = row >= 0 && row < place.h && left >= 0 && left < place.w && channel < CHANNELS;
+        const Number* from = x.first + place_of<X_PART>(channel, x.apart);
+        Number* to = reinterpret_cast<Number*>(place.tile + channel / 8 * PLANE + pixel) + channel % 8;
         if constexpr (RESIZE_IN == resize::HALVE) {
             uint4 v = {0u, 0u, 0u, 0u};
             if (inside) {
@@ -123,9 +124,9 @@ DEVICE void read_eighths(const Place& place, const Input& x) {
                 };
                 v = larger8(larger8(at(0, 0), at(0, 1)), larger8(at(1, 0), at(1, 1)));
             }
-            reinterpret_cast<uint4*>(place.tile)[g * PLANE + pixel] = v;
+            *reinterpret_cast<uint4*>(to) = v;
         } else {
-            copy16(place.tile + g * PLANE + pixel, inside ? from + (row * x.w + left) * x.pitch : from, inside);
+            copy_async<2 * EACH>(to, inside ? from + (row * x.w + left) * x.pitch : x.first, inside);
         }
     }
     copies_done();
@@ -133,7 +134,10 @@ DEVICE void read_eighths(const Place& place, const Input& x) {
 
 DEVICE void read_tile(const Place& place, const Input& x) {
     if constexpr (RESIZE_IN == resize::DOUBLE) { read_doubled(place, x); return; }
-    if constexpr (TENSOR == HALVES && X_EIGHTS && !X_PART && AFFINE_AT < 0) { read_eighths(place, x); return; }
+    if constexpr (TENSOR == HALVES && AFFINE_AT < 0) {
+        if constexpr (X_EIGHTS) { read_unchanged<8>(place, x); return; }
+        else if constexpr (X_WHOLE && RESIZE_IN == resize::SAME) { read_unchanged<4>(place, x); return; }
+    }
     constexpr int UNIT = X_PART ? X_PART / 4 : FOURS;  // what lies together in memory
     #pragma unroll 4
     for (int i = threadIdx.x; i < PLANE * FOURS; i += THREADS) {

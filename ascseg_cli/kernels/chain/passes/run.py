@@ -46,15 +46,12 @@ class Pass:
     @property
     def dense(self) -> bool:
         """Are all convolutions such as tensor cores do well?"""
-        return all(d.over == k.DENSE and d.size > 1 and d.into > 2 and d.over_out > 3 for d in self.drafts)
+        return all(d.over == k.DENSE and _suits_tensor_cores(d) for d in self.drafts)
 
     @property
     def in_fragments(self) -> bool:
         """Can all of it be done in the registers of tensor cores?"""
-        alone = len(self.drafts) == 1 and self.drafts[0].over == k.ALONE and self.drafts[0].resize_in == k.SAME
-        fits = all(max(draft.into, draft.over_out, draft.widest) <= _REGISTERS for draft in self.drafts)
-        plain = not (self.carries or self.enter) and self.drafts[0].resize_out != k.DOUBLE
-        return (self.dense or alone) and fits and plain and all(map(_combines_alike, self.drafts))
+        return self.drafts[0].resize_out != k.DOUBLE and all(map(_fits_fragments, self.drafts))
 
     def table(self, slices: int, tensor: int, device: torch.device) -> tuple[list[Branch], Tensor]:
         """The branches, and all numbers on the device; those of one slice stand for all."""
@@ -280,9 +277,18 @@ def _part(image: Tensor) -> int:
     return image.shape[-1] if image.dim() > 4 else 0
 
 
-def _combines_alike(draft: Draft) -> bool:
-    """Has the other operand as many channels as what it is combined with?"""
-    return all(before == after for kind, before, after, _ in draft.within if kind >= k.ADD)
+def _suits_tensor_cores(draft: Draft) -> bool:
+    return draft.size > 1 and draft.into > 2 and draft.over_out > 3
+
+
+def _fits_fragments(draft: Draft) -> bool:
+    """Has `fragments.cu` room for it, and does the other operand, if any, have as many channels?"""
+    over = {
+        k.DENSE: _suits_tensor_cores(draft),
+        k.GROUPED: draft.into == draft.over_out or (draft.into == 4 * draft.over_out and draft.over_out % 8 == 0),
+    }.get(draft.over, draft.into <= _REGISTERS)
+    alike = all(before == after for kind, before, after, _ in draft.within if kind >= k.ADD)
+    return over and alike and max(draft.over_out, draft.widest) <= _REGISTERS
 
 
 def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[int, int]) -> None:

@@ -31,8 +31,9 @@ DEVICE float high_of(unsigned pair) { return __uint_as_float(pair & 0xffff0000u)
 DEVICE unsigned larger2(unsigned a, unsigned b) {
     return rounded2(fmaxf(low_of(a), low_of(b)), fmaxf(high_of(a), high_of(b)));
 }
-DEVICE void copy16(float4* to, const void* from, bool there) {
-    *to = there ? *reinterpret_cast<const float4*>(from) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+template <int BYTES> DEVICE void copy_async(void* to, const void* from, bool there) {
+    for (int i = 0; i < BYTES; i++)
+        static_cast<unsigned char*>(to)[i] = there ? static_cast<const unsigned char*>(from)[i] : 0;
 }
 DEVICE void copies_done() {}
 #else
@@ -41,10 +42,10 @@ DEVICE unsigned larger2(unsigned a, unsigned b) {
     asm("max.bf16x2 %0, %1, %2;" : "=r"(both) : "r"(a), "r"(b));
     return both;
 }
-// 16 bytes to shared memory by way of no register, or as many zeros; there after `copies_done` and a barrier.
-DEVICE void copy16(float4* to, const void* from, bool there) {
-    const unsigned at = unsigned(__cvta_generic_to_shared(to));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
+// 8 or 16 bytes to shared memory by way of no register, or as many zeros; there after `copies_done` and a barrier.
+template <int BYTES> DEVICE void copy_async(void* to, const void* from, bool there) {
+    const unsigned at = unsigned(__cvta_generic_to_shared(to)), count = there ? BYTES : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" :: "r"(at), "l"(from), "n"(BYTES), "r"(count) : "memory");
 }
 DEVICE void copies_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 #endif

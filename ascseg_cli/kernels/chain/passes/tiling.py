@@ -130,11 +130,11 @@ def _ways(load: Load) -> Iterator[Tiling]:
 def _laid_out(load: Load, width: int, height: int, strip: int, split: int, spread: bool) -> Tiling:
     counts = [branch[6] for branch in load.branches]
     preloaded, staged = max(counts) if spread else sum(counts), 0
-    if preloaded > _MOST_PRELOADED:
+    if preloaded > _MOST_PRELOADED * (1.4 if load.tensor == FRAGMENTS else 1):
         preloaded, staged = 0, max(_STAGED, *(branch[7] for branch in load.branches))
     tile = (width + 2 * load.halo) * (height + 2 * load.halo) * -(-load.into // PLANE[load.tensor])
     if load.tensor == FRAGMENTS:
-        tile, staged = tile if load.halo else 0, 0
+        tile, staged = tile if load.halo or load.resize_in != k.SAME else 0, min(staged, 4)
     through = split > 1 or load.tensor or staged or any(_exchanges(one, load.resize_out) for one in load.branches)
     through = through and load.tensor != FRAGMENTS
     exchange = width * height * -(-load.widest // 4) if through else 0
@@ -237,9 +237,14 @@ def _lines_at_once(out: int, way: Tiling) -> float:
 
 def _work_in_fragments(branch: tuple[int, ...], way: Tiling, tensor: int) -> tuple[float, float]:
     """As `_work`, where all steps stay in the registers of tensor cores."""
-    over, _, _, _, out, *_ = branch
+    over, size, dilation, into, out, *_ = branch
     lines, eights = way.width // 16 * way.height / (way.threads / 32), -(-out // 8)
-    flops, reads = _on_tensor_cores(branch, way, PLANE[tensor]) if over == k.DENSE else (lines * eights * 8, 0.0)
+    flops, reads = lines * eights * (64 if over == k.MAXIMUM else 8), 0.0
+    if over == k.DENSE:
+        flops, reads = _on_tensor_cores(branch, way, PLANE[tensor])
+    elif over == k.GROUPED:
+        one = (over, size, dilation, 8 * into // out, 8)
+        flops, reads = (eights * each for each in _on_tensor_cores(one, way, PLANE[tensor]))
     for kind, after in zip(branch[8::2], branch[9::2]):
         before, eights = eights, -(-after // 8)
         if kind == k.POINTWISE:

@@ -31,10 +31,10 @@ struct Warp {
         else if constexpr (OVER == over::MAXIMUM) largest<C, M>(place, top, left, v);
         else if constexpr (TILED) of_tile<C, M>(place, top, left, v);
         else of_image<X_WHOLE, X_PART, C, M>(x, place.top + top, place.left + left, v);
-        onward<AT + HEADER, STEPS, C, NUMBER, CHANNEL>(place, v);
+        go_on<AT + HEADER, STEPS, C, NUMBER, CHANNEL>(place, v);
     }
 
-    template <int AT, int LEFT, int C, int NUMBER, int CHANNEL> DEVICE void onward(const Place& place, Lines<C, M>& v) {
+    template <int AT, int LEFT, int C, int NUMBER, int CHANNEL> DEVICE void go_on(const Place& place, Lines<C, M>& v) {
         if constexpr (LEFT == 0) {
             finish<C, NUMBER>(CHANNEL + slice, v);
         } else {
@@ -42,12 +42,12 @@ struct Warp {
             if constexpr (KIND == kind::POINTWISE) {
                 Lines<OUT, M> u;
                 multiplied<C, OUT, NUMBERS, M>(place, v, u);
-                onward<AT + STEP, LEFT - 1, OUT, NUMBER, CHANNEL>(place, u);
+                go_on<AT + STEP, LEFT - 1, OUT, NUMBER, CHANNEL>(place, u);
             } else {
                 if constexpr (KIND == kind::AFFINE) scaled_by<C, NUMBERS, M>(place, v);
                 else if constexpr (KIND == kind::NORM) normalised<C, NUMBERS, M>(place, v);
                 else within<KIND, C>(v);
-                onward<AT + STEP, LEFT - 1, C, NUMBER, CHANNEL>(place, v);
+                go_on<AT + STEP, LEFT - 1, C, NUMBER, CHANNEL>(place, v);
             }
         }
     }

@@ -26,10 +26,13 @@ DEVICE float4 larger4(float4 a, float4 b) {
     return {fmaxf(a.x, b.x), fmaxf(a.y, b.y), fmaxf(a.z, b.z), fmaxf(a.w, b.w)};
 }
 
-DEVICE float4 between(float4 a, float4 b, float share) {
-    return {fmaf(b.x - a.x, share, a.x), fmaf(b.y - a.y, share, a.y),
-            fmaf(b.z - a.z, share, a.z), fmaf(b.w - a.w, share, a.w)};
+DEVICE float4 less(float4 a, float4 b) { return {a.x - b.x, a.y - b.y, a.z - b.z, a.w - b.w}; }
+
+DEVICE float4 onward(float4 a, float4 step, float share) {
+    return {fmaf(step.x, share, a.x), fmaf(step.y, share, a.y), fmaf(step.z, share, a.z), fmaf(step.w, share, a.w)};
 }
+
+DEVICE float4 between(float4 a, float4 b, float share) { return onward(a, less(b, a), share); }
 
 DEVICE float4 scaled(float4 v, float4 scale, float4 shift) {
     return {fmaf(v.x, scale.x, shift.x), fmaf(v.y, scale.y, shift.y),
@@ -75,33 +78,46 @@ DEVICE void keep(const Place& place, int line, int column, int g, float4 v) {
 constexpr int FOURS = TENSOR == HALVES ? 2 * tensor_planes(CHANNELS) : planes(CHANNELS);  // of a tile's pixel
 
 // Two rows and columns of a doubled image lie between the same four pixels, where the first row and column are odd.
+// A thread goes down two columns: what lies between two pixels of a row serves the rows above and below it.
 DEVICE void read_doubled(const Place& place, const Input& x) {
-    constexpr int odd = (HALO + EDGE + 1) % 2;  // tiles have even sides
-    constexpr int across = (COLUMNS + odd + 1) / 2, count = (LINES + odd + 1) / 2 * across;
+    constexpr int ODD = (HALO + EDGE + 1) % 2;  // tiles have even sides
+    constexpr int ACROSS = (COLUMNS + ODD + 1) / 2, DOWN = (LINES + ODD + 1) / 2, SPAN = ACROSS * FOURS;
+    constexpr int PARTS = THREADS >= 2 * SPAN ? THREADS / SPAN : 1, EACH = (DOWN + PARTS - 1) / PARTS;
+    const float per_column = 1.0f / float(2 * x.w - 1), per_row = 1.0f / float(2 * x.h - 1);
     #pragma unroll 1
-    for (int i = threadIdx.x; i < count * FOURS; i += THREADS) {
-        const int g = i % FOURS, line = i / FOURS / across * 2 - odd, column = i / FOURS % across * 2 - odd;
-        const int row = place.top - HALO + line, left = place.left - HALO + column;
-        float4 v[2][2];
+    for (int i = threadIdx.x; i < PARTS * SPAN; i += THREADS) {
+        const int g = i % FOURS, column = i / FOURS % ACROSS * 2 - ODD, begin = i / SPAN * EACH;
+        const int before = (place.left - HALO + column - 1) / 2, above = (place.top - HALO - ODD - 1) / 2 + begin;
+        const float share[2] = {float(x.w - 1 - before) * per_column, -float(before + 1) * per_column};
         const auto inside = [](int place, int n) { return max(0, min(place, n - 1)); };
-        const int rows[] = {inside((row - 1) / 2, x.h), inside((row + 1) / 2, x.h)};
-        const int columns[] = {inside((left - 1) / 2, x.w), inside((left + 1) / 2, x.w)};
-        #pragma unroll
-        for (int r = 0; r < 2; r++)
+        const Number* from = x.first + place_of<X_PART>(4 * g, x.apart);
+        const int near = inside(before, x.w) * x.pitch, far = inside(before + 1, x.w) * x.pitch;
+        float4 upper[2], lower[2];
+        const auto read = [&](int row, float4 (&two)[2]) {
+            const Number* line = from + inside(row, x.h) * x.w * x.pitch;
+            float4 a = {0.0f, 0.0f, 0.0f, 0.0f}, b = a;
+            if (4 * g < CHANNELS) {
+                a = read_some<X_WHOLE>(line + near, CHANNELS - 4 * g);
+                b = read_some<X_WHOLE>(line + far, CHANNELS - 4 * g);
+            }
+            const float4 step = less(b, a);
+            two[0] = onward(a, step, share[0]), two[1] = onward(b, step, share[1]);
+        };
+        read(above, upper);
+        #pragma unroll 2
+        for (int k = 0; k < min(EACH, DOWN - begin); k++) {
+            const int row = above + k, line = 2 * (begin + k) - ODD;
+            read(row + 1, lower);
             #pragma unroll
             for (int c = 0; c < 2; c++) {
-                v[r][c] = {0.0f, 0.0f, 0.0f, 0.0f};
-                const Number* from = x.first + place_of<X_PART>(4 * g, x.apart) + (rows[r] * x.w + columns[c]) * x.pitch;
-                if (4 * g < CHANNELS) v[r][c] = read_some<X_WHOLE>(from, CHANNELS - 4 * g);
+                const float4 step = less(lower[c], upper[c]);
+                const float4 first = onward(upper[c], step, float(x.h - 1 - row) * per_row);
+                const float4 second = onward(lower[c], step, -float(row + 1) * per_row);
+                upper[c] = lower[c];
+                if (column + c < 0 || column + c >= COLUMNS) continue;
+                if (line >= 0) keep(place, line, column + c, g, first);
+                if (line + 1 < LINES) keep(place, line + 1, column + c, g, second);
             }
-        #pragma unroll
-        for (int c = 0; c < 2; c++) {
-            const float share = doubled(left + c, x.w).share;
-            const float4 upper = between(v[0][c], v[0][1 - c], share), lower = between(v[1][c], v[1][1 - c], share);
-            if (column + c < 0 || column + c >= COLUMNS) continue;
-            if (line >= 0) keep(place, line, column + c, g, between(upper, lower, doubled(row, x.h).share));
-            if (line + 1 < LINES)
-                keep(place, line + 1, column + c, g, between(lower, upper, doubled(row + 1, x.h).share));
         }
     }
 }

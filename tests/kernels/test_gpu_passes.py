@@ -37,6 +37,8 @@ TENSOR = {
     "a channel by itself": (12, lambda: [conv(12, 12, 7, 1, 12), nn.GELU(), conv(12, 12, 1), norm(12)], 0),
     "four to one": (32, lambda: [conv(32, 8, 3, 1, 8), norm(8), nn.ReLU(), conv(8, 8, 1)], 0),
     "maximum": (20, lambda: [nn.MaxPool2d(3, 1, 1), conv(20, 8, 1), nn.GELU(), conv(8, 1, 1)], 0),
+    "one gate for many channels": (2, lambda: [conv(2, 1, 7), norm(1), nn.Sigmoid(), Gate()], 12),
+    "one gate of few taps": (2, lambda: [conv(2, 1, 3), nn.Sigmoid(), Gate(), nn.ReLU()], 32),
     "a gate in a channel each": (16, lambda: [double(), conv(16, 8, 1), nn.Sigmoid(), Boost()], -8),
 }
 

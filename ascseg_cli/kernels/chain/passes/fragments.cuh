@@ -147,6 +147,45 @@ DEVICE void by_eighths(const Place& place, int border, int top, int left, Lines<
     }
 }
 
+// ---- one output of two channels ----------------------------------------------------------------------------
+
+// The tile as one pair of channels a pixel, line after line
+DEVICE void read_pairs(const Place& place, const Input& x) {
+    #pragma unroll 4
+    for (int pixel = threadIdx.x; pixel < PLANE; pixel += THREADS) {
+        const int row = place.top - HALO + pixel / COLUMNS, left = place.left - HALO + pixel % COLUMNS;
+        const bool inside = row >= 0 && row < place.h && left >= 0 && left < place.w;
+        const Number* from = x.first + (row * x.w + left) * x.pitch;
+        reinterpret_cast<unsigned*>(place.tile)[pixel] = inside ? read_pair<X_PAIRS, 2>(from, 0) : 0u;
+    }
+}
+
+// Eight lines of sixteen pixels, K columns of two channels deep: a line of the tile meets the weights of each of the
+// lines that see it. The thread has the lines 2t and 2t + 1, of the pixels g and then g + 8.
+// Numbers: bias and seven unused, then for each line of the tile its weights, their high parts and their low ones.
+template <int K> DEVICE void narrow(const Place& place, int top, int left, float (&sums)[4]) {
+    static_assert(K <= 7, "");
+    const int lane = threadIdx.x % 32, t = lane % 4;
+    const unsigned* from = reinterpret_cast<const unsigned*>(place.tile) + top * COLUMNS + left + lane / 4 + t;
+    const uint2* weights = reinterpret_cast<const uint2*>(place.numbers + 8) + lane;
+    #pragma unroll
+    for (int i = 0; i < 4; i++) sums[i] = place.numbers[0];
+    #pragma unroll
+    for (int line = 0; line < 7 + K; line++) {
+        const unsigned* pixel = from + line * COLUMNS;
+        const unsigned a[4] = {pixel[0], pixel[8], t < 3 ? pixel[4] : 0u, t < 3 ? pixel[12] : 0u};
+        multiply(sums, a, weights[2 * line * 32]);
+        multiply(sums, a, weights[(2 * line + 1) * 32]);
+    }
+}
+
+// The numbers of a line, to all threads that share its pixels
+DEVICE void shared_out(const float (&sums)[4], int line, float (&v)[4]) {
+    const int holder = threadIdx.x % 32 / 4 * 4 + line / 2;
+    v[0] = v[1] = __shfl_sync(~0u, sums[line % 2], holder);
+    v[2] = v[3] = __shfl_sync(~0u, sums[2 + line % 2], holder);
+}
+
 // ---- steps -------------------------------------------------------------------------------------------------
 
 // The sums of v with weights, both as sums of two bfloat16 numbers: high · high + low · high + high · low, so that

@@ -147,6 +147,8 @@ def _dense(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 def _tensor_numbers(tensor: int, over: int, convolution: Sequence[np.ndarray]) -> np.ndarray:
+    if over == k.DENSE and tensor == FRAGMENTS and convolution[0].shape[:2] == (1, 2):
+        return _narrow(*convolution)
     if over == k.DENSE:
         return _fragments(tensor, *convolution)
     if over != k.GROUPED:
@@ -174,13 +176,31 @@ def _fragments(tensor: int, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     table = np.pad(weight, ((0, -out % 8), (0, -into % plane), (0, 0), (0, 0)))
     table = table.transpose(2, 3, 1, 0).reshape(size, -1, len(table))  # (out, in, row, col) -> (row, col·in, out)
     table = np.pad(table, ((0, 0), (0, -table.shape[1] % (2 * plane)), (0, 0)))
-    parts = table.reshape(size, -1, 2, 4, plane // 4, table.shape[2] // 8, 8).transpose(1, 0, 5, 6, 3, 2, 4)
+    return np.concatenate([row(bias).astype(np.float32), _held(tensor, table)])
+
+
+def _held(tensor: int, table: np.ndarray) -> np.ndarray:
+    """Weights (taps, depth, outputs) as a warp's threads hold them: see `_fragments`."""
+    taps, _, out = table.shape
+    parts = table.reshape(taps, -1, 2, 4, PLANE[tensor] // 4, out // 8, 8).transpose(1, 0, 5, 6, 3, 2, 4)
     weights = np.ascontiguousarray(parts, np.float32)
-    if tensor != TF32:
-        weights = torch.from_numpy(weights).bfloat16().view(torch.int16).numpy().ravel().view(np.float32)
-    else:
-        weights = rounded(weights).ravel()
-    return np.concatenate([row(bias).astype(np.float32), weights])
+    if tensor == TF32:
+        return rounded(weights).ravel()
+    return torch.from_numpy(weights).bfloat16().view(torch.int16).numpy().ravel().view(np.float32)
+
+
+def _narrow(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """One output of two channels, (1, 2, k, k): bias, then for each line that eight lines of the result see
+    [high, low part][thread of a warp], of a matrix whose rows are (column, channel) and whose columns are the lines.
+    """
+    size = weight.shape[2]
+    table = np.zeros((size + 7, 8, 2, 8))
+    for line in range(8):
+        table[line : line + size, :size, :, line] = weight[0].transpose(1, 2, 0)  # (row, column, channel)
+    table = table.reshape(-1, 16, 8)
+    high = torch.from_numpy(table).bfloat16().double().numpy()
+    both = np.stack([high, table - high], 1).reshape(-1, 16, 8)
+    return np.concatenate([np.pad(bias, (0, 7)).astype(np.float32), _held(FRAGMENTS, both)])
 
 
 def rounded(numbers: np.ndarray) -> np.ndarray:

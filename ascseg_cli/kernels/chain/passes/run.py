@@ -283,6 +283,9 @@ def _suits_tensor_cores(draft: Draft) -> bool:
 
 def _fits_fragments(draft: Draft) -> bool:
     """Has `fragments.cu` room for it, and does the other operand, if any, have as many channels?"""
+    narrow = (draft.into, draft.over_out, draft.dilation) == (2, 1, 1) and draft.size in (3, 5, 7)
+    if narrow and all(step[0] != k.POINTWISE for step in draft.within):
+        return draft.widest <= _REGISTERS
     over = {
         k.DENSE: _suits_tensor_cores(draft),
         k.GROUPED: draft.into == draft.over_out or (draft.into == 4 * draft.over_out and draft.over_out % 8 == 0),
@@ -301,6 +304,7 @@ def _launch(one: Pass, x: Tensor, other: Tensor | None, y: Tensor, size: tuple[i
         "BF16": int(x.dtype == torch.bfloat16),
         "FAST": int(x.dtype == torch.bfloat16 or tf32_allowed()),
         "X_WHOLE": _whole(x, x.shape[3]),
+        "X_PAIRS": _whole(x, x.shape[3], together=2),
         "X_EIGHTS": _whole(x, x.shape[3], together=8),
         "O_WHOLE": 0 if other is None else _whole(other, load.others),
         "Y_WHOLE": _whole(y, *ends),

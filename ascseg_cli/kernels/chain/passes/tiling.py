@@ -118,6 +118,7 @@ def _ways(load: Load) -> Iterator[Tiling]:
             or height <= 2 * load.edge
             or (load.tensor and width % 16)
             or (load.tensor != FRAGMENTS and width * height > 512)
+            or (load.tensor == FRAGMENTS and load.into == 2 and load.halo and height % 8)
         ):
             continue
         for spread in (False, True)[: 1 if load.carries else len(load.branches)]:

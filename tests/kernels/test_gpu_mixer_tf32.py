@@ -138,9 +138,7 @@ def test_bfloat16(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["an odd number of chunks", "four channels a group", "six"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_tokens_are_added(
-    name: str, dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_are_added(name: str, dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the sum is rounded, so that it errs by no more than the mixer and one rounding."""
     case, length = CASES[name]
     monkeypatch.setattr(gpu_warps, "length_for", lambda *_: length)

@@ -1,7 +1,7 @@
 // A pass as in `passes.cu`, in bfloat16, that stays in the registers in which tensor cores leave a product: what happens
 // over neighbours of a tile, or the image itself, then steps within a pixel, then at most a pooling. A warp does some
 // lines of sixteen pixels by itself; after the tile is read, no thread waits for others.
-#include "fragments.cuh"
+#include "neighbours.cuh"
 
 constexpr bool TILED = HALO > 0 || RESIZE_IN != resize::SAME;
 constexpr bool NARROW = TILED && CODE[0] == over::DENSE && CHANNELS == 2;  // one output, for the other operand's channels

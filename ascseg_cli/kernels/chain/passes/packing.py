@@ -190,8 +190,9 @@ def _held(tensor: int, table: np.ndarray) -> np.ndarray:
 
 
 def _narrow(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """One output of two channels, (1, 2, k, k): bias, then for each line that eight lines of the result see
-    [high, low part][thread of a warp], of a matrix whose rows are (column, channel) and whose columns are the lines.
+    """One output of two channels, (1, 2, k, k): bias, then for each line of the tile [high, low part][thread of a warp].
+
+    They are of a matrix whose rows are (column, channel) and whose columns are the eight lines that see that line.
     """
     size = weight.shape[2]
     table = np.zeros((size + 7, 8, 2, 8))

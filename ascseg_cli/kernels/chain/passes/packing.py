@@ -190,7 +190,7 @@ def _held(tensor: int, table: np.ndarray) -> np.ndarray:
 
 
 def _narrow(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """One output of two channels, (1, 2, k, k): bias, then for each line of the tile [high, low][thread of a warp].
+    """One output of two channels, (1, 2, k, k): bias, then for each line of the tile [high, low][warp's thread].
 
     They are of a matrix whose rows are (column, channel) and whose columns are the eight lines that see that line.
     """

@@ -148,6 +148,8 @@ DEVICE void dense_column(const float4* column, int pitch, const float* weights, 
     }
 }
 
+constexpr int EXACT_SUM = 256;  // products that may be added one by one; more are summed by parts, lest errors add up
+
 // Every output sums over all inputs. Numbers: biases, then [plane][column of taps][tap][input of the plane][output].
 template <int C, int OUT, int K, int D, int AT>
 DEVICE void dense(const Place& place, const float4* first, int pitch, int plane, float (&v)[STRIP][share(OUT)]) {
@@ -169,7 +171,17 @@ DEVICE void dense(const Place& place, const float4* first, int pitch, int plane,
         weights += place.split * N;
         #pragma unroll 1
         for (int unit = begin; unit < begin + count; unit++) {
-            dense_column<K, D, INPUTS, N, padded(OUT)>(first + unit / K * plane + unit % K * D, pitch, weights, v);
+            const float4* column = first + unit / K * plane + unit % K * D;
+            if constexpr (C * K * K > EXACT_SUM) {
+                float part[STRIP][N] = {};
+                dense_column<K, D, INPUTS, N, padded(OUT)>(column, pitch, weights, part);
+                #pragma unroll
+                for (int j = 0; j < STRIP; j++)
+                    #pragma unroll
+                    for (int o = 0; o < N; o++) v[j][o] += part[j][o];
+            } else {
+                dense_column<K, D, INPUTS, N, padded(OUT)>(column, pitch, weights, v);
+            }
             weights += UNIT;
         }
     }

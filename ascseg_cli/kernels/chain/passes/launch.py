@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain.passes.lanes import Pass
+from ascseg_cli.kernels.chain.passes.load import Load, Tiling, load_of
 from ascseg_cli.kernels.chain.passes.packing import FRAGMENTS, HALVES, TF32, Branch, branch_of
-from ascseg_cli.kernels.chain.passes.tiling import Load, Tiling, load_of, tiling
+from ascseg_cli.kernels.chain.passes.tiling import tiling
 from ascseg_cli.kernels.cuda import kernel
 from ascseg_cli.kernels.cuda.precision import tf32_allowed
 

@@ -177,21 +177,25 @@ def fold(x: Tensor, enter: Chain, chains: list[Chain]) -> Tensor:
     return result
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_gathered_is_as_exact_as_plain_torch(machine, dtype):
+@pytest.mark.parametrize(
+    ("c", "dtype"),
+    [(8, torch.float32), (12, torch.float32), (8, torch.bfloat16), (16, torch.bfloat16)],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_gathered_is_as_exact_as_plain_torch(machine, c, dtype):
+    """Branches' results are parts of four channels, of so many that they can't be moved at once, or of eight."""
     torch.manual_seed(6)
-    for c in (8, 12):  # parts of four channels; parts that can't be moved at once
-        chains = [on(machine, *steps) for steps in scales(c)]
-        then = on(machine, conv(4 * c, c, 3, 1, c), norm(c), nn.ReLU(), conv(c, c, 1), norm(c))
-        stored, doubled = ([copied(steps, kind) for steps in (*chains, then)] for kind in (dtype, torch.float64))
-        got, plain, exact = [], [], []
-        for b, h, w in [(2, 6, 12), (1, 10, 34)]:
-            x = torch.randn(b, c, h, w, device=machine, dtype=dtype)
-            got.append(passes.gathered(x, chains, then))
-            plain.append(reference.chain(reference.side_by_side(x, stored[:-1]), stored[-1]))
-            exact.append(reference.chain(reference.side_by_side(x.double(), doubled[:-1]), doubled[-1]))
-        assert_as_exact(got, plain, exact)
-        assert passes.gathered(x[:0], chains, then).shape == (0, c, 10, 34)
+    chains = [on(machine, *steps) for steps in scales(c)]
+    then = on(machine, conv(4 * c, c, 3, 1, c), norm(c), nn.ReLU(), conv(c, c, 1), norm(c))
+    stored, doubled = ([copied(steps, kind) for steps in (*chains, then)] for kind in (dtype, torch.float64))
+    got, plain, exact = [], [], []
+    for b, h, w in [(2, 6, 12), (1, 10, 34)]:
+        x = torch.randn(b, c, h, w, device=machine, dtype=dtype)
+        got.append(passes.gathered(x, chains, then))
+        plain.append(reference.chain(reference.side_by_side(x, stored[:-1]), stored[-1]))
+        exact.append(reference.chain(reference.side_by_side(x.double(), doubled[:-1]), doubled[-1]))
+    assert_as_exact(got, plain, exact)
+    assert passes.gathered(x[:0], chains, then).shape == (0, c, 10, 34)
 
 
 # ---- float32 as TF32 ---------------------------------------------------------------------------------------

@@ -52,18 +52,21 @@ def _mixed(t: Tensor, given: Sequence[Tensor], groups: int, residual: bool) -> T
     if why := _refusal(t.dtype, layout, wanted):
         backend.announce_reference("mamba_mixer", why)
     weights = [w.float().contiguous() for w in given]
-    b, l, _ = t.shape
-    if not (why or wanted or t.numel() == 0) and (t.dtype == torch.bfloat16 or tf32_allowed()):
-        length = gpu_warps.length_for(b, l, layout)
-        if length is not None:
-            return gpu_warps.forward(t, weights, layout, length, residual)
     if why or t.numel() == 0:
         y = reference.mamba_mixer(t, *given, groups=groups)
     elif wanted:
         y = _Mix.apply(t, layout, *weights)
+    elif length := _length_for_warps(t, layout):
+        return gpu_warps.forward(t, weights, layout, length, residual)
     else:
-        y = forward(t, weights, layout, layout.length(b, l))[0]
+        y = forward(t, weights, layout, layout.length(len(t), t.shape[1]))[0]
     return y + t if residual else y
+
+
+def _length_for_warps(t: Tensor, layout: Layout) -> int | None:
+    """Tokens of a chunk in `warps.cu`; None where another kernel is to run."""
+    rounds = t.dtype == torch.bfloat16 or tf32_allowed()
+    return gpu_warps.length_for(len(t), t.shape[1], layout) if rounds else None
 
 
 def _refusal(dtype: torch.dtype, layout: Layout, wanted: bool) -> str:

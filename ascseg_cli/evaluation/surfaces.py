@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ascseg_cli.evaluation.nearest import nearest_squares
+from ascseg_cli.kernels.nearest import nearest_squares
 
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 

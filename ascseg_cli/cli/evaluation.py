@@ -102,6 +102,7 @@ def score_masks(pairs: Sequence[MaskPair], order: Order) -> Table:
 
 def collect(table: Table, outcomes: Iterable[Scored | Unscored], total: int, order: Order) -> Table:
     """Fill the table, and say what failed and what is odd. Raises DataError where nothing could be scored."""
+    odd = 0
     with RunProgress(total, quiet=order.quiet) as progress:
         for outcome in outcomes:
             table.add(outcome)
@@ -109,8 +110,11 @@ def collect(table: Table, outcomes: Iterable[Scored | Unscored], total: int, ord
             if isinstance(outcome, Unscored):
                 say("failed", f"{outcome.name}: {outcome.reason}")
             else:
-                for remark in outcome.remarks:
+                for remark in outcome.remarks[: max(0, _LISTED - odd)]:
                     say("warning", f"{remark}; read by the rule > 127")
+                odd += len(outcome.remarks)
+    if odd > _LISTED:
+        say("warning", f"and {odd - _LISTED:,} more mask files with such values")
     if not len(table):
         raise DataError(f"none of {total:,} images could be scored")
     if table.grey and not order.quiet:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ascseg_cli import exit_codes
 from ascseg_cli.cli import run
+from ascseg_cli.kernels import machine_code
 
 PROTOCOLS = {"per_image", "pooled", "isic", "polyp255"}
 
@@ -95,15 +96,16 @@ def test_any_number_of_threads_gives_the_same_bytes(folders, capsys) -> None:
     assert outputs[0] == outputs[1] == outputs[2]
 
 
-def test_no_torch_is_loaded(folders) -> None:
+def test_neither_torch_nor_numba_is_loaded(folders) -> None:
     code = (
         "import sys; from ascseg_cli.cli import run; code = run(sys.argv[1:]);"
-        "print('torch' in sys.modules, file=sys.stderr); sys.exit(code)"
+        "print(*(name for name in ('torch', 'numba') if name in sys.modules), file=sys.stderr); sys.exit(code)"
     )
     pred, truth = folders
     command = [sys.executable, "-c", code, "evaluate", "-q", "--pred", str(pred), "--truth", str(truth)]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
-    assert (done.returncode, done.stderr.strip()) == (0, "False")
+    compiler = "" if machine_code.usable() else "numba"  # where LLVM is too old for the kernel as it is shipped
+    assert (done.returncode, done.stderr.strip()) == (0, compiler)
 
 
 def test_the_table_fits_80_columns(folders, capsys) -> None:

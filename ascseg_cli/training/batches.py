@@ -19,6 +19,8 @@ from ascseg_cli.training.augment import Augmenter
 from ascseg_cli.training.images import Images
 from ascseg_cli.training.settings import Settings, Stage
 
+_NO_STAGE = -1  # of batches that nothing is trained on
+
 
 @dataclass(frozen=True)
 class Place:
@@ -77,12 +79,25 @@ class Batches:
         images, masks = self.augment(self.pixels[chosen], self.masks[chosen], seed)
         return (images - self.mean) / self.std, masks
 
-    def unchanged(self) -> Iterator[Tensor]:
-        """Every image once, not augmented, as the finished weights will see such images."""
-        shuffled = torch.randperm(len(self.pixels), generator=torch.Generator().manual_seed(0)).to(self.device)
-        for chosen in shuffled.split(self.stage.batch):
-            if len(chosen) == self.stage.batch:
-                yield (_shrink(self.pixels[chosen], self.stage.size) / 255 - self.mean) / self.std
+    def typical(self, count: int) -> Iterator[Tensor]:
+        """Network input of `count` augmented batches, the same ones at each call."""
+        for place in self._untrained(count):
+            yield self.at(place)[0]
+
+    def plain(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images and targets of those batches, not augmented, as the finished weights will see such images."""
+        for place in self._untrained(count):
+            chosen = indices(place, len(self.pixels), self.stage.batch, self.seed).to(self.device)
+            images, masks = self.pixels[chosen], self.masks[chosen, None].to(torch.uint8) * 255
+            small, targets = (_shrink(one, self.stage.size) for one in (images, masks))
+            yield (small / 255 - self.mean) / self.std, (targets >= 128).float()
+
+    def _untrained(self, count: int) -> Iterator[Place]:
+        place = Place(stage=_NO_STAGE)
+        for _ in range(count):
+            place = self.begin(place)
+            yield place
+            place = place.after(self.stage.batch)
 
 
 def indices(place: Place, images: int, batch: int, seed: int) -> Tensor:

@@ -244,7 +244,7 @@ def _circumstances(device: torch.device, wanted: str, fit: Fit) -> Mapping[str, 
         "backend": backend.resolve(wanted, device.type)[0],
         "torch": torch.__version__.split("+")[0],
         "ascseg": ascseg_cli.__version__,
-        "weights": "averaged over training, batch-norm values recomputed on the training part",
+        "weights": "averaged over training, batch-norm values recomputed on training images",
         "threshold": _THRESHOLD,
     }
     return facts | ({"batch_after_out_of_memory": dict(fit.batches)} if fit.batches else {})

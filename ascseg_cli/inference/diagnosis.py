@@ -18,6 +18,7 @@ EXTRAS = {
     "export": "onnxruntime",
     "dicom": "pydicom",
     "ray": "ray",
+    "tensorboard": "tensorboard",
 }
 PACKAGES = ("torch", "numpy", "numba", "pillow", "opencv-python-headless", "safetensors")
 

@@ -75,4 +75,6 @@ def settle_statistics(model: ASCSeg, batches: Batches, count: int) -> None:
 def _mean_loss(model: ASCSeg, batches: Batches, count: int) -> float:
     some = max(2, count // _JUDGED)
     losses = [segmentation_loss(model.low_logits(x), targets) for x, targets in batches.plain(some)]
-    return float(torch.stack(losses).mean())
+    mean = torch.stack(losses).mean()
+    batches.team.add_up([mean])
+    return float(mean)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ascseg_cli.errors import TrainingError
+from ascseg_cli.kernels.shared_norm import share_norms
 from ascseg_cli.network.asc_seg import ASCSeg
 from ascseg_cli.network.metadata import Preprocessing
 from ascseg_cli.network.variants import VARIANTS
@@ -21,6 +22,7 @@ from ascseg_cli.training.log import Row
 from ascseg_cli.training.settings import Settings, Stage
 from ascseg_cli.training.state import Record
 from ascseg_cli.training.step import Optimiser, TrainingStep
+from ascseg_cli.training.team import ALONE, Team
 
 _LOWEST_RATE = 0.01  # of the largest, at the end of the cosine
 _STATISTICS = 4, 16  # batches of each kind from which batch-norm values are taken: fewest, most
@@ -48,6 +50,7 @@ class Fit:
     """One run in memory.
 
     start  tensors by name to begin with, else random ones
+    team   the processes that share its batches
     """
 
     def __init__(
@@ -57,7 +60,9 @@ class Fit:
         rule: Preprocessing,
         device: torch.device,
         start: Mapping[str, Tensor] | None = None,
+        team: Team = ALONE,
     ) -> None:
+        self.team = team
         torch.manual_seed(settings.seed)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # few shapes, many batches
@@ -65,6 +70,8 @@ class Fit:
         self.model = ASCSeg(VARIANTS[settings.variant])
         if start is not None:
             self.model.load_state_dict(dict(start), strict=False)
+        if team.size > 1:
+            share_norms(self.model)
         self.model.to(device)
         self.averaged = AveragedWeights(self.model, settings.averaging)
         self.optimiser = Optimiser(self.model, settings)
@@ -167,14 +174,14 @@ class Fit:
                 self._read_losses()  # a message would name the batch by this stage's size
                 self.place = replace(self.place, stage=stage.number, epoch=0, offset=0)
             batches = self._full if stage == stages[-1] else self._batches(stage)
-            train_step = TrainingStep(self.model, self.optimiser, batches.stage)
+            train_step = TrainingStep(self.model, self.optimiser, batches.stage, self.team)
             while self.progress() < stage.end:
                 self._step(batches, train_step)
                 if self.settings.checks * self.progress() >= self.checked + 1 and self.progress() < 1:
                     self._check(on_check)
                     on_checked()
                 on_step()
-                if wants_stop():
+                if self.team.any(wants_stop(), self.device):
                     self._read_losses()
                     raise Stop
         self._check(on_check)
@@ -184,7 +191,7 @@ class Fit:
         return stage.model_copy(update={"batch": self.batches.get(stage.number, stage.batch)})
 
     def _batches(self, stage: Stage) -> Batches:
-        return Batches(self.images, self._fitting(stage), self.settings, self.rule, self.device)
+        return Batches(self.images, self._fitting(stage), self.settings, self.rule, self.device, self.team)
 
     def _step(self, batches: Batches, train_step: TrainingStep) -> None:
         place = batches.begin(self.place)

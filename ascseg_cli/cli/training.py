@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import threading
@@ -134,9 +135,13 @@ def _one(
 ) -> Outcome:
     if order.seeds is not None and not order.quiet:
         say("note", f"seed {settings.seed}")
-    stop = threading.Event()
+    stop, parent = threading.Event(), os.getppid()
+
+    def wants_stop() -> bool:
+        return stop.is_set() or (member.size > 1 and os.getppid() != parent)  # nobody watches the team any more
+
     with TrainProgress(settings, quiet=order.quiet) as progress:
-        run = Run(material, settings, folder, device, progress, stop.is_set, member, with_events=order.tensorboard)
+        run = Run(material, settings, folder, device, progress, wants_stop, member, with_events=order.tensorboard)
 
         def end_well() -> None:
             stop.set()

@@ -109,6 +109,27 @@ def test_a_signal_ends_all_after_the_same_step(folder: Path, tmp_path: Path) -> 
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
+def _runs(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the processes")
+def test_none_trains_on_unwatched(folder: Path, tmp_path: Path) -> None:
+    process = _start(folder, tmp_path / "run", "--set", "steps=4000")
+    _wait_for_checkpoint(process, tmp_path / "run")
+    children = _children(process)
+    process.kill()
+    until = time.monotonic() + 120
+    while any(map(_runs, children)) and time.monotonic() < until:
+        time.sleep(0.1)
+    left = [child for child in children if _runs(child)]
+    for child in left:
+        os.kill(child, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not left
+
+
 def test_wrong_use_is_said_once(folder: Path, tmp_path: Path) -> None:
     process = _start(folder, tmp_path / "run", "--batch", "5")
     words = process.communicate(timeout=120)[1].decode()

@@ -37,6 +37,17 @@ class AveragedWeights(Generic[_Model]):
         """Move towards the followed model as it is after optimiser step `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._own, self._followed, 1 - decay)
+        mark_changed(self._own)
+
+
+def mark_changed(tensors: Iterable[Tensor]) -> None:
+    """Count a change of each tensor, as torch's own operators do.
+
+    On a GPU neither lists of tensors changed together, nor our kernels, nor recorded steps count, and what is
+    prepared from weights for evaluation is made anew only where the count says so.
+    """
+    for tensor in tensors:
+        torch.autograd.graph.increment_version(tensor)
 
 
 @torch.no_grad()
@@ -49,6 +60,7 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
         for norm in norms:
             norm.momentum = 1 / (done + 1)  # torch's None, a mean over all batches, isn't known to every backend
         model(batch)
+    mark_changed(model.buffers())
     model.eval()
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum

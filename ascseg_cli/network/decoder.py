@@ -33,11 +33,18 @@ class FeatureAlignmentConnector(nn.Module):
     def __init__(self, deep: int, c: int) -> None:
         super().__init__()
         self.pro = nn.Sequential(double(), conv(deep, c, 1), nn.BatchNorm2d(c))
+        doubling, *convolution = self.pro
         self._chain = Chain(*self.pro, nn.Sigmoid(), SoftGate())
+        self._small = Chain(*convolution, doubling, nn.Sigmoid(), SoftGate())
 
     def forward(self, d: Tensor, e: Tensor) -> Tensor:
-        """d (b, deep, h/2, w/2), e (b, c, h, w) -> (b, c, h, w)."""
-        return chain(d, self._chain, e)
+        """d (b, deep, h/2, w/2), e (b, c, h, w) -> (b, c, h, w).
+
+        Where the norm takes no statistics, the convolution comes before the doubling, at a quarter of the cost: the
+        exchange is exact, since the taps of bilinear sum to one.
+        """
+        steps = self._chain if any(norm.training for norm in self._chain.norms) else self._small
+        return chain(d, steps, e)
 
 
 class Decoder(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import VARIANTS, ASCSeg
+from ascseg_cli.network.decoder import FeatureAlignmentConnector
 from ascseg_cli.network.loss import deep_supervision_loss
 from ascseg_cli.network.mamba import Mamba, ParallelMambaBlock
 from ascseg_cli.network.shapes import expected_shapes
@@ -94,3 +95,16 @@ def test_the_loss_is_clamped_where_probabilities_saturate() -> None:
 def test_the_loss_refuses_another_shape() -> None:
     with pytest.raises(ShapeError, match="must agree"):
         deep_supervision_loss([torch.zeros(2, 1, 4, 4)], torch.zeros(2, 1, 4, 5))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_connector_may_exchange_convolution_and_doubling_but_for_statistics(training: bool) -> None:
+    torch.manual_seed(0)
+    connector = FeatureAlignmentConnector(6, 4).double().train(training)
+    norm = connector.pro[2]
+    norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2.0)
+    d, e = torch.randn(2, 6, 5, 8, dtype=torch.float64), torch.randn(2, 4, 10, 16, dtype=torch.float64)
+    with backend.using("reference"):
+        got = connector(d, e)
+    wanted = connector.pro(d).sigmoid() * e.sigmoid() + e
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)

@@ -40,8 +40,8 @@ class FeatureAlignmentConnector(nn.Module):
     def forward(self, d: Tensor, e: Tensor) -> Tensor:
         """d (b, deep, h/2, w/2), e (b, c, h, w) -> (b, c, h, w).
 
-        Where the norm takes no statistics, the convolution comes before the doubling, at a quarter of the cost: the
-        exchange is exact, since the taps of bilinear sum to one.
+        Where the norm takes no statistics, the convolution comes before the doubling, at a quarter of the cost:
+        the exchange is exact, since the taps of bilinear sum to one.
         """
         steps = self._chain if any(norm.training for norm in self._chain.norms) else self._small
         return chain(d, steps, e)

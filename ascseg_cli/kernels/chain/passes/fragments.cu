@@ -11,7 +11,7 @@ constexpr int ACROSS = TILE_W / 16, WARPS = THREADS / 32;
 // How many lines a warp does at once: as many as registers allow and leave work for every warp.
 DEVICE constexpr int lines_at_once() {
     if (NARROW) return 8 / WIDEST;
-    int m = TILED ? (WIDEST > 2 ? 4 : 8) : 8 / WIDEST;
+    int m = TILED ? (WIDEST > 2 ? 4 : 8) : OTHERS && WIDEST < 4 ? 4 / WIDEST : 8 / WIDEST;
     while (m > SHRUNK && (TILE_H % m || TILE_H * ACROSS / m < WARPS)) m /= 2;
     return m;
 }

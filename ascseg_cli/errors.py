@@ -35,6 +35,10 @@ class WeightsError(AscsegError):
     """Weights that are missing, damaged, of another network, or not to be trusted."""
 
 
+class DeviceMemoryError(AscsegError):
+    """A pass of the network that its device has no memory for."""
+
+
 class UnknownBackendError(BackendError, UsageError):
     """A backend or device of a name that doesn't exist."""
 

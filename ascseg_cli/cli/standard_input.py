@@ -9,7 +9,7 @@ from pathlib import Path
 from ascseg_cli import exit_codes
 from ascseg_cli.cli import say
 from ascseg_cli.cli.prediction import Order, open_named_engine, segment, write_out
-from ascseg_cli.data.decode import read_pixels
+from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Found, Item
 from ascseg_cli.errors import InputError, OutputError, UsageError
 from ascseg_cli.inference import claim
@@ -35,7 +35,8 @@ def filter_image(order: Order) -> int:
         return _into_folder(order)
     content = _read(order)
     try:
-        pixels = read_pixels(content, max_pixels=order.settings.max_pixels)
+        with Decoders() as decoders:
+            pixels = decoders.read_pixels(content, name=NAME, max_pixels=order.settings.max_pixels)
     except InputError as error:
         raise InputError(f"{NAME}: {error.message}", error.hint) from error
     engine = open_named_engine(order)

@@ -25,7 +25,10 @@ def file_bytes(path: Path, max_pixels: int) -> bytes:
                     f"a file of {status.st_size:,} bytes is larger than any picture of {max_pixels:,} pixels",
                     "if it is trusted and memory suffices, raise --max-pixels",
                 )
-            return file.read(limit + 1)
+            content = file.read(limit + 1)
+            if _state(os.fstat(file.fileno())) != _state(status):
+                raise InputError("the file changed while it was read", "run again when it is complete")
+            return content
     except FileNotFoundError:
         if os.path.islink(path):
             raise InputError(f"a dangling link: its target {os.readlink(path)!r} doesn't exist") from None
@@ -34,6 +37,10 @@ def file_bytes(path: Path, max_pixels: int) -> bytes:
         raise InputError(f"can't be read: {error.strerror or error}") from error
     except ValueError:
         raise InputError("no file can have this name") from None
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 _NO_FILES = (

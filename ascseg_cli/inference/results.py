@@ -7,7 +7,9 @@ import io
 from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
+from ascseg_cli.data.discover import Item
 from ascseg_cli.data.spreadsheet import harmless
+from ascseg_cli.errors import AscsegError
 from ascseg_cli.inference.postprocess import Findings
 
 STATUSES = ("ok", "empty", "failed", "skipped")
@@ -73,6 +75,11 @@ class Result:
             x, y, width, height = found.box
             found = replace(found, box=(x, y, width, height))
         return replace(result, findings=found, resumed=True)
+
+
+def failed(item: Item, error: AscsegError) -> Result:
+    """The result of an image that an error of ours ended."""
+    return Result(item.name, "failed", "; ".join(filter(None, (error.message, error.hint))))
 
 
 def _short(value: float | None) -> float | None:

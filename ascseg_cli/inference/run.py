@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 
+from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Found, Missing
 from ascseg_cli.inference import claim, run_record
 from ascseg_cli.inference.engine import Engine
@@ -95,7 +96,8 @@ class Run:
             threads_before = cv2.getNumThreads()
             cv2.setNumThreads(1)
             try:
-                self._segment(journal, earlier)
+                with Decoders(warn=self._warn) as decoders:
+                    self._segment(journal, earlier, decoders)
             finally:
                 cv2.setNumThreads(threads_before)
         finally:
@@ -120,11 +122,17 @@ class Run:
         fingerprint = self._settings.fingerprint(self._engine.weights_sha256)
         return Earlier(journal, self._outputs, self._settings.save, fingerprint)
 
-    def _segment(self, journal: Journal, earlier: Earlier | None) -> None:
+    def _segment(self, journal: Journal, earlier: Earlier | None, decoders: Decoders) -> None:
         settings, summary = self._settings, self._summary
-        work = Work(self._engine, settings, self._outputs, journal, earlier=earlier, watch=self._likeness.see)
+        watch = self._likeness.see
+        work = Work(self._engine, settings, self._outputs, journal, decoders, earlier=earlier, watch=watch)
         self._pipeline = Pipeline(
-            self._engine, work, tta=settings.tta, batch=settings.batch_size, threads=self._threads
+            self._engine,
+            work,
+            tta=settings.tta,
+            batch=settings.batch_size,
+            threads=self._threads,
+            warn=self._warn,
         )
         if summary.interrupted:
             self._pipeline.stop()

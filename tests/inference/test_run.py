@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ascseg_cli.data import decoders
 from ascseg_cli.data.discover import Found, Item, Missing
 from ascseg_cli.errors import OutputError, UsageError
 from ascseg_cli.inference import work
@@ -388,13 +389,13 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_image(
 def test_a_bug_in_one_image_does_not_lose_the_others(
     runner: Runner, found: Callable[[int], Found], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, real = found(3), work.read_pixels
+    images, real = found(3), decoders.Decoders.read_pixels
     first = images.items[0].path.read_bytes()
 
-    def broken(content: bytes, **options: Any) -> np.ndarray:
-        return 1 / 0 if content == first else real(content, **options)  # type: ignore[return-value]
+    def broken(self: decoders.Decoders, content: bytes, **options: Any) -> np.ndarray:
+        return 1 / 0 if content == first else real(self, content, **options)  # type: ignore[return-value]
 
-    monkeypatch.setattr(work, "read_pixels", broken)
+    monkeypatch.setattr(decoders.Decoders, "read_pixels", broken)
     with pytest.raises(ZeroDivisionError):
         runner(images)
     assert [row["status"] for row in runner.rows()] == ["failed", "empty", "ok"]

@@ -36,15 +36,16 @@ def _replace_closed_streams() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
-    from ascseg_cli.cli.app import app
-    from ascseg_cli.inference.threads import shorten_waits
-
-    shorten_waits()
     try:
+        from ascseg_cli.cli.app import app
+        from ascseg_cli.inference.threads import shorten_waits
+
+        shorten_waits()
         app(arguments, prog_name="ascseg", obj=arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else exit_codes.OK
     except KeyboardInterrupt:
+        say("interrupted", "stopped before the end")
         return exit_codes.INTERRUPTED
     except errors.AscsegError as error:
         _trace(arguments)

@@ -67,6 +67,10 @@ class Journal:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __iter__(self) -> Iterator[str]:
+        """The images of earlier runs."""
+        return iter(self._places)
+
     def get(self, image: str) -> dict[str, Any] | None:
         """The last record of an image of an earlier run."""
         place = self._places.get(image)
@@ -81,7 +85,9 @@ class Journal:
         line = json_bytes(record) + b"\n"
         with self._lock, as_output_error(self.path):
             assert self._writer is not None
-            if self._writer.write(line) != len(line):  # unbuffered: a full disk takes only a part
+            written = self._writer.write(line)
+            if written != len(line):  # unbuffered: a full disk takes only a part, which would spoil the next line
+                self._writer.truncate(self._writer.tell() - (written or 0))
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _lock_out_others(self) -> None:

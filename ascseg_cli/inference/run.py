@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,8 +120,17 @@ class Run:
         changes = self._record.changes_since(before) if before else []
         if changes and len(journal):
             self._warn(f"the earlier run was made otherwise ({', '.join(changes)}); its images are done again")
+        self._say_who_left(journal)
         fingerprint = self._settings.fingerprint(self._engine.weights_sha256)
         return Earlier(journal, self._outputs, self._settings.save, fingerprint)
+
+    def _say_who_left(self, journal: Journal) -> None:
+        """Outputs without a row in the new results.csv are nobody's to remove, but to be known of."""
+        left = sorted(set(journal) - {item.name for item in self._found.items})
+        left = [name for name in left if (journal.get(name) or {}).get("outputs")]
+        if left:
+            count = "1 image" if len(left) == 1 else f"{len(left):,} images"
+            self._warn(f"{count} of the earlier run aren't among the inputs now; outputs stay (first: {left[0]})")
 
     def _segment(self, journal: Journal, earlier: Earlier | None, decoders: Decoders) -> None:
         settings, summary = self._settings, self._summary
@@ -136,22 +146,33 @@ class Run:
         )
         if summary.interrupted:
             self._pipeline.stop()
-        with self._outputs.open(self._outputs.root / claim.RESULTS) as file:
-            table = Table(file)
-            for result in self._results(self._pipeline, work):
-                table.add(result)
-                summary.add(result)
-                self._on_result(result)
-                self._say(self._likeness.warning())
+        try:
+            # Closed at once, whatever happens, so that no thread of the pipeline outlives its decoders.
+            with contextlib.closing(self._results(self._pipeline, work)) as results:
+                self._tell(results)
+        except FolderError as error:  # the table itself didn't fit; the journal has what it told
+            work.full = work.full or error
         self._say(self._likeness.warning(last=True))
         summary.full = work.full
         summary.redone = earlier.redone if earlier else Counter()
         counts = {status: summary.counts[status] for status in STATUSES}
-        self._record.end(summary.state, {**counts, "resumed": summary.resumed})
+        try:
+            self._record.end(summary.state, {**counts, "resumed": summary.resumed})
+        except FolderError as error:
+            summary.full = summary.full or error
         if work.bug:
             raise work.bug
 
-    def _results(self, pipeline: Pipeline, work: Work) -> Iterator[Result]:
+    def _tell(self, results: Iterator[Result]) -> None:
+        with self._outputs.open(self._outputs.root / claim.RESULTS) as file:
+            table = Table(file)
+            for result in results:
+                table.add(result)
+                self._summary.add(result)
+                self._on_result(result)
+                self._say(self._likeness.warning())
+
+    def _results(self, pipeline: Pipeline, work: Work) -> Generator[Result, None, None]:
         """One result for each input, in order: what wasn't found, was done, or wasn't come to."""
         missing = deque(sorted(self._found.missing, key=lambda lack: lack.before))
         for done, result in enumerate(self._done_and_skipped(pipeline, work)):

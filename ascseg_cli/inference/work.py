@@ -142,6 +142,7 @@ class Work:
     def _failed(self, item: Item, error: Exception) -> Result:
         if isinstance(error, FolderError):
             self.full = error
+            return Result(item.name, "failed", error.message)  # the way out is said once, at the end of the run
         if isinstance(error, AscsegError):
             return failed(item, error)
         if isinstance(error, MemoryError):

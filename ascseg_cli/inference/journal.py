@@ -1,7 +1,8 @@
 """What is done, image by image, in a file that survives a kill: `journal.jsonl` in the output folder.
 
 One line of JSON an image, appended after its outputs are in their places, so an image without a line isn't done.
-The last line of an image counts; a line that a kill tore is cut off when the next run opens the file.
+The last line of an image counts; a line that a kill tore is cut off when the next run opens the file, and one
+whose checksum is wrong says nothing.
 Only names and places are kept in memory. While a run has the file open, no other can: the system lets go of the
 lock when a process ends, however it ends.
 """
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -82,7 +84,7 @@ class Journal:
 
     def add(self, record: dict[str, Any]) -> None:
         """Append a record; `image` is its key. Raises OutputError."""
-        line = json_bytes(record) + b"\n"
+        line = line_of(record)
         with self._lock, as_output_error(self.path):
             assert self._writer is not None
             written = self._writer.write(line)
@@ -125,13 +127,23 @@ def records(folder: Path) -> Iterator[dict[str, Any]]:
                 yield from (record for record in map(_parse, file) if record is not None)
 
 
+def line_of(record: dict[str, Any]) -> bytes:
+    """A record as its line: JSON whose last value is the CRC-32 of the JSON without it."""
+    body = json_bytes(record)
+    return body[:-1] + _CHECK % zlib.crc32(body) + b"\n"
+
+
+_CHECK = b',"check":"%08x"}'
+_CHECK_SIZE = len(_CHECK % 0)
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
+    line, end = line[:-1], line[-1:]
+    body = line[:-_CHECK_SIZE] + b"}"
+    if end != b"\n" or line[-_CHECK_SIZE:] != _CHECK % zlib.crc32(body):
         return None
-    return (
-        record
-        if line.endswith(b"\n") and isinstance(record, dict) and isinstance(record.get("image"), str)
-        else None
-    )
+    try:
+        record = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("image"), str) else None

@@ -74,6 +74,12 @@ class Result:
         if found.box is not None:
             x, y, width, height = found.box
             found = replace(found, box=(x, y, width, height))
+        figures = (found.pixels, found.fraction, found.components, *(found.box or ()), found.confidence or 0)
+        numbers = (*figures, result.width, result.height, result.seconds)
+        texts = (result.image, result.reason, result.input_sha256)
+        right = all(isinstance(n, (int, float)) for n in numbers) and all(isinstance(text, str) for text in texts)
+        if result.status not in ("ok", "empty") or not right:
+            raise ValueError("a record of another form")
         return replace(result, findings=found, resumed=True)
 
 

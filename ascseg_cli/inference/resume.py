@@ -90,5 +90,5 @@ def _is_whole_geojson(content: bytes, size: tuple[int, int]) -> bool:
     try:
         image = json.loads(content)["image"]
         return (image["width"], image["height"]) == size
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return False

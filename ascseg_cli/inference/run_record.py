@@ -91,9 +91,12 @@ def read(folder: Path) -> dict[str, Any] | None:
     """The record in a folder; None where there is none, or none that can be read."""
     try:
         content = json.loads((folder / RUN).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return None
+    forms = {"settings": dict, "weights": dict, "earlier_runs": list}
+    return content if all(isinstance(content.get(key), form) for key, form in forms.items()) else None
 
 
 def _weights(engine: Engine) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ascseg_cli.data import decoders
 from ascseg_cli.data.discover import Found, Item, Missing
 from ascseg_cli.errors import OutputError, UsageError
 from ascseg_cli.inference import work
+from ascseg_cli.inference.journal import line_of
 from ascseg_cli.inference.outputs import OutputFolder
 from ascseg_cli.inference.postprocess import Cleaning
 from ascseg_cli.inference.run import Run, Summary
@@ -262,8 +263,12 @@ def test_a_torn_journal_line_costs_one_image(runner: Runner, found: Callable[[in
 
 
 @pytest.mark.parametrize(
-    "rubbish", [b"{}\n", b"[1]\n", b"nonsense\n", b'{"image": 3}\n', b'{"image": "000.png"}\n', b"\xff\xfe\n"]
-)
+    "rubbish",
+    [
+        b"{}\n", b"[1]\n", b"nonsense\n", b"\xff\xfe\n", b"\n", b'{"image": "000.png"}\n', b"[" * 100_000 + b"\n",
+        line_of({"image": 3}), line_of({"image": "000.png"}), line_of({"image": "x"})[1:],
+    ],
+)  # fmt: skip
 def test_rubbish_in_the_journal_is_survived(runner: Runner, found: Callable[[int], Found], rubbish: bytes) -> None:
     images = found(2)
     runner(images)
@@ -324,7 +329,7 @@ def test_a_forged_journal_removes_nothing_outside(
     runner(found(1))
     (runner.root / "precious.png").write_bytes(b"precious")
     with open(runner.root / "journal.jsonl", "ab") as file:
-        file.write(json.dumps({"image": "x", "outputs": named}).encode() + b"\n")
+        file.write(line_of({"image": "x", "outputs": named}))
     runner(found(1), mode="overwrite")
     assert (tmp_path / "precious.png").exists()
     assert (runner.root / "precious.png").exists()

@@ -86,7 +86,7 @@ class Killer:
         assert len(want[0]) == 4 * self._count
         while self.tally.hit < kills:
             output = self._folder / f"round{self.tally.rounds}"
-            while self.tally.hit < kills and self._kill(output) and self._chance.random() < 0.7:
+            while self.tally.hit < kills and self._kill(output) and self._chance.random() < 0.8:
                 pass
             self._finish(output)
             self.tally.rounds += 1

@@ -27,10 +27,13 @@ NAME = "journal.jsonl"
 
 
 class Journal:
-    """The journal of one output folder. Reading and appending are safe from several threads."""
+    """The journal of one output folder. Reading and appending are safe from several threads.
+
+    locked  whether other runs are kept out: some network file systems have no locks
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+        self.path, self.locked = folder / NAME, True
         self._places: dict[str, int] = {}
         self._lock = threading.Lock()
         self._reader: IO[bytes] | None = None
@@ -98,7 +101,8 @@ class Journal:
             _lock(self._writer.fileno())
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                return  # a file system without locks
+                self.locked = False
+                return
             self.close()
             raise OutputError(
                 f"another run is writing into {self.path.parent}", "wait for its end, or give another --output"

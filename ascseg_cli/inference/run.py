@@ -91,6 +91,8 @@ class Run:
         claim.check(self._outputs.root, self._mode)
         journal = Journal(self._outputs.root)
         journal.open()
+        if not journal.locked:
+            self._warn(f"{self._outputs.root} lies where files can't be locked; let no other run write into it")
         try:
             earlier = self._begin(journal)
             # OpenCV's own threads would compete with ours and with the network's.

@@ -1,6 +1,6 @@
 """An image's probabilities depend on the image alone: not on its batch, its place there, its mates, the threads.
 
-To the last bit. Plain torch rounds by an image's place in a batch, so on the CPU the engine gives it single images.
+To the last bit. Plain torch rounds by an image's place in a batch, so on the CPU the engine gives it single ones.
 On a GPU it holds for batches of one size, which a run keeps (a short one is filled up).
 """
 

@@ -1,6 +1,6 @@
 """The exact versions that CI runs with: `.ci/constraints.txt`, everything that the tests and the build need.
 
-    python .ci/lock.py           writes it from the environment it runs in (one with ascseg[test], build, hatchling)
+    python .ci/lock.py           writes it from its environment: one with ascseg[test], build, hatchling
     python .ci/lock.py --check   fails where the environment it runs in has anything else
 
 No hashes: CI's torch may be a build for the CPU or for CUDA, and both are the same version.

@@ -126,9 +126,7 @@ def main() -> None:
         print(
             f"{platform.processor() or platform.machine()}, {arguments.threads} threads, torch {torch.__version__}"
         )
-        print(
-            f"{arguments.images} JPEGs of 1024×768 px, {arguments.rounds} rounds in turns, backend {engine.backend}"
-        )
+        print(f"{arguments.images} JPEGs of 1024×768 px, {arguments.rounds} rounds in turns")
         for name in ways:
             walls, cpus = zip(*(one[name] for one in rounds))
             kept = [statistics.median(one["bare network"][i] / one[name][i] for one in rounds) for i in (0, 1)]

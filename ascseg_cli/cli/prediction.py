@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ascseg_cli import exit_codes
-from ascseg_cli.cli import say
+from ascseg_cli.cli import printable, say
 from ascseg_cli.cli.interrupt import graceful
 from ascseg_cli.cli.progress import RunProgress, duration
 from ascseg_cli.data.discover import Found, default_output, discover
@@ -77,7 +77,7 @@ def plan(order: Order) -> int:
             write_out(json_bytes({"image": item.name, "outputs": inside}) + b"\n")
         else:
             targets = ", ".join(map(str, paths.values()))
-            write_out(f"{item.path} -> {targets}\n".encode("utf-8", "surrogateescape"))
+            write_out(f"{printable(f'{item.path} -> {targets}')}\n".encode())
     say_missing(found)
     say(
         "dry run", f"{_images(len(found.items))} would be segmented with {order.weights.name}; nothing was written"

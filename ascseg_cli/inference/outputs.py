@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
@@ -148,10 +149,14 @@ def geojson(collection: dict[str, Any]) -> bytes:
 
 
 def json_bytes(value: Any, indent: int | None = None) -> bytes:
-    """JSON in UTF-8; bytes of a name that aren't UTF-8 become the escapes of lone surrogates."""
+    """JSON in UTF-8; what acts on a terminal is escaped, and bytes that aren't UTF-8 become lone surrogates'."""
     separators = (",", ":") if indent is None else None
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
-    return text.encode("utf-8", "backslashreplace")
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode("utf-8", "backslashreplace")
+
+
+# Control characters that JSON lets pass, and those that turn the direction of writing.
+_UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def _png(values: np.ndarray) -> bytes:

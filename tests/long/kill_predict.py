@@ -131,7 +131,7 @@ class Killer:
         if twice:
             time.sleep(self._chance.uniform(0, 0.05))
             process.send_signal(number)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
         self.tally.kinds[number.name + " twice" * twice] += 1
         if number is not signal.SIGKILL and b"interrupted: " in stderr:
             assert process.returncode == 130, stderr.decode()
@@ -152,18 +152,24 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=25)
+    parser.add_argument("--stand-in", action="store_true", help="in place of the network, without torch")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         photos = Path(root) / "photos"
         draw_photos(photos, arguments.images)
 
         def command(output: Path) -> list[str]:
+            if arguments.stand_in:
+                script = Path(__file__).resolve().parents[1] / "inference" / "killed_run.py"
+                return [sys.executable, str(script), str(photos), str(output)]
             kinds = "masks,overlays,probabilities,polygons"
             wanted = ["--dataset", "kvasir", "--output", str(output), "--save", kinds, "--threads", "2"]
             return [sys.executable, "-m", "ascseg_cli", "predict", str(photos), *wanted, "--resume"]
 
         begin = time.monotonic()
-        killer = Killer(command, Path(root), arguments.images, seed=arguments.seed, seconds=4)
+        killer = Killer(
+            command, Path(root), arguments.images, seed=arguments.seed, seconds=1 if arguments.stand_in else 4
+        )
         try:
             killer(arguments.count)
         finally:

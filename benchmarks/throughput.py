@@ -37,13 +37,16 @@ from ascseg_cli.inference.settings import Settings
 from ascseg_cli.inference.tta import prepared
 from ascseg_cli.weights.store import locate
 
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "polyps"
+
 
 def draw(folder: Path, count: int) -> Found:
-    """JPEGs of about 150 kB, as cameras of endoscopes write them."""
+    """JPEGs of 1024×768 px, made from the drawn polyps of `examples/`."""
     folder.mkdir()
-    rng, items = np.random.default_rng(0), []
+    drawn = [cv2.imread(str(path)) for path in sorted(EXAMPLES.glob("*.jpg"))]
+    items = []
     for number in range(count):
-        pixels = cv2.GaussianBlur(rng.integers(0, 256, (768, 1024, 3), dtype=np.uint8), (0, 0), 2)
+        pixels = cv2.resize(drawn[number % len(drawn)], (1024, 768), interpolation=cv2.INTER_CUBIC)
         path = folder / f"{number:03}.jpg"
         path.write_bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
         items.append(Item(path, path.name, path.stem))

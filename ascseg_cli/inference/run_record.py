@@ -91,6 +91,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     """The record in a folder; None where there is none, or none that can be read."""
     try:
         content = json.loads((folder / RUN).read_bytes())
+        json_bytes(content)  # what can't be written again, such as 1e999, was never written by us
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -17,7 +17,7 @@ from PIL import Image
 from ascseg_cli.data import decoders
 from ascseg_cli.data.discover import Found, Item, Missing
 from ascseg_cli.errors import OutputError, UsageError
-from ascseg_cli.inference import work
+from ascseg_cli.inference import run_record, work
 from ascseg_cli.inference.journal import line_of
 from ascseg_cli.inference.outputs import OutputFolder
 from ascseg_cli.inference.postprocess import Cleaning
@@ -275,6 +275,16 @@ def test_rubbish_in_the_journal_is_survived(runner: Runner, found: Callable[[int
     with open(runner.root / "journal.jsonl", "ab") as file:
         file.write(rubbish)
     assert runner(images, mode="resume").resumed >= 1
+
+
+@pytest.mark.parametrize("key", ["settings", "weights", "earlier_runs", "counts"])
+@pytest.mark.parametrize("value", ["[]", "1e999", "null", '{"a": NaN}', "[" * 5000])
+def test_rubbish_in_run_json_is_survived(tmp_path: Path, key: str, value: str) -> None:
+    (tmp_path / "run.json").write_text(
+        f'{{"format": 1, "settings": {{}}, "weights": {{}}, "earlier_runs": [], "{key}": {value}}}'
+    )
+    earlier = run_record.read(tmp_path)
+    assert earlier is None or run_record.json_bytes(earlier)
 
 
 def test_a_folder_with_files_is_refused(runner: Runner, found: Callable[[int], Found]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import random
 import shutil
 import sys
@@ -138,13 +139,20 @@ def kinds(folder: Path) -> Iterator[tuple[str, bytes, Read]]:
     table = "image,patient\n" + "".join(f'a/{n}.png,"p, {n // 2}"\n' for n in range(6))
     yield "table", table.encode(), lambda path: rows_of(path, read_table(path, "patient"), pairs)
     yield "evaluation rows", _evaluation_rows(), read_rows
-    names = "\n".join(str(folder / f"photos/{n}.png") for n in range(3))
-    listed = lambda path: discover([], output=folder / "out", listed=read_list(str(path), null=False))  # noqa: E731
+
+    def listed(path: Path) -> None:
+        before = os.getcwd()
+        os.chdir(folder / "journal")  # names are relative: a spoilt one shall not mean the whole disk
+        try:
+            discover([], output=folder / "out", listed=read_list(str(path), null=False))
+        finally:
+            os.chdir(before)
+
     for record in ("journal.jsonl", "run.json"):
         place = folder / record.partition(".")[0]
         earlier = EarlierRun(place, record)
         yield record, earlier.content, earlier
-    yield "list of inputs", names.encode(), listed
+    yield "list of inputs", b"photos/0.png\nphotos/1.png\nphotos/2.png\n", listed
 
 
 def _evaluation_rows() -> bytes:

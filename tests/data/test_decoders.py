@@ -53,7 +53,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def pool(said: list[str]) -> Iterator[Decoders]:
-    with Decoders(seconds=1, warn=said.append) as pool:
+    with Decoders(warn=said.append) as pool:
         yield pool
 
 
@@ -97,30 +97,26 @@ def test_a_crash_is_named_and_the_decoder_replaced(
     assert pool.read_pixels(samples()["bmp"], name="good.bmp").size
 
 
-def test_a_stall_ends_after_the_limit(hostile: None, pool: Decoders, said: list[str]) -> None:
-    begin = time.monotonic()
-    with pytest.raises(InputError, match="longer than 1 s"):
-        pool.read_pixels(b"STALL!", name="slow.tif")
-    assert 1 <= time.monotonic() - begin < 10
-    assert said == [], "a file that stalls isn't tried again"
-    assert pool.read_pixels(samples()["bmp"], name="good.bmp").size
-
-
-def test_a_stall_beside_others_ends_none_of_them(hostile: None, pool: Decoders, said: list[str]) -> None:
-    good, results = samples()["bmp"], []
+def test_a_stall_ends_after_the_limit_and_ends_no_other(hostile: None, said: list[str]) -> None:
+    good, shapes = samples()["bmp"], []
 
     def work() -> None:
-        for _ in range(200):
-            results.append(pool.read_pixels(good, name="good.bmp").shape)
+        for _ in range(100):
+            shapes.append(pool.read_pixels(good, name="good.bmp").shape)
             time.sleep(0.01)
 
-    beside = threading.Thread(target=work)
-    beside.start()
-    with pytest.raises(InputError, match="longer than"):
-        pool.read_pixels(b"STALL!", name="slow.tif")
-    beside.join()
-    assert len(results) == 200
-    assert said == []
+    with Decoders(seconds=4, warn=said.append) as pool:
+        pool.read_pixels(good, name="good.bmp")
+        beside = threading.Thread(target=work)
+        beside.start()
+        begin = time.monotonic()
+        with pytest.raises(InputError, match="longer than 4 s"):
+            pool.read_pixels(b"STALL!", name="slow.tif")
+        assert 3.5 <= time.monotonic() - begin < 60
+        beside.join()
+        assert pool.read_pixels(good, name="good.bmp").size
+    assert len(shapes) == 100
+    assert said == [], "a file that stalls isn't tried again"
 
 
 def test_what_ends_one_file_only(hostile: None, pool: Decoders, said: list[str]) -> None:

@@ -280,9 +280,8 @@ def test_rubbish_in_the_journal_is_survived(runner: Runner, found: Callable[[int
 @pytest.mark.parametrize("key", ["settings", "weights", "earlier_runs", "counts"])
 @pytest.mark.parametrize("value", ["[]", "1e999", "null", '{"a": NaN}', "[" * 5000])
 def test_rubbish_in_run_json_is_survived(tmp_path: Path, key: str, value: str) -> None:
-    (tmp_path / "run.json").write_text(
-        f'{{"format": 1, "settings": {{}}, "weights": {{}}, "earlier_runs": [], "{key}": {value}}}'
-    )
+    base = '"format": 1, "settings": {}, "weights": {}, "earlier_runs": []'
+    (tmp_path / "run.json").write_text(f'{{{base}, "{key}": {value}}}')
     earlier = run_record.read(tmp_path)
     assert earlier is None or run_record.json_bytes(earlier)
 

@@ -16,7 +16,7 @@ _WHERE, _HOW, _RUN = "Inputs and outputs", "How images are segmented", "How the 
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT", help="Images, folders, patterns; - reads one image from stdin."),
+    typer.Argument(metavar="INPUT", help="Images, folders, patterns, s3:// URLs; - is one image on stdin."),
 ]
 Dataset = Annotated[
     str | None,
@@ -30,7 +30,7 @@ Variant = Annotated[
 ]
 
 Output = Annotated[
-    Path | None,
+    str | None,
     _option(_WHERE, "--output", "-o", value="DIR", words="Default: INPUT_ascseg beside the first input."),
 ]
 FilesFrom = Annotated[

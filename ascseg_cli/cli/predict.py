@@ -92,7 +92,7 @@ def _check_inputs(inputs: list[str], files_from: str | None, null: bool) -> None
         raise UsageError("- reads one image from stdin; it can't be combined with other inputs")
 
 
-def _check_standard_input(as_json: bool, save: str | None, output: Path | None, dry_run: bool) -> None:
+def _check_standard_input(as_json: bool, save: str | None, output: str | None, dry_run: bool) -> None:
     if as_json:
         raise UsageError("- writes the mask to stdout, so --json has no place there")
     if save is not None and output is None:

@@ -11,9 +11,8 @@ import numpy as np
 from ascseg_cli.data.decode import read_pixels
 from ascseg_cli.data.discover import Item
 from ascseg_cli.data.preprocess import resize_probability
-from ascseg_cli.errors import AscsegError
+from ascseg_cli.errors import AscsegError, OutputError
 from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.outputs import FolderError
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.postprocess import Cleaning, binarise
 from ascseg_cli.inference.results import Result
@@ -27,7 +26,7 @@ Judge = Callable[[Item, np.ndarray, np.ndarray], Verdict]  # item, probability (
 class _Judged(Generic[Verdict]):
     """The work around the network, as the pipeline wants it."""
 
-    full: FolderError | None = None
+    full: OutputError | None = None
 
     def __init__(self, engine: Engine, judge: Judge[Verdict], threshold: float, cleaning: Cleaning) -> None:
         self._metadata, self._judge = engine.metadata, judge

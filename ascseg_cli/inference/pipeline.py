@@ -25,8 +25,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from ascseg_cli.data.discover import Item
+from ascseg_cli.errors import OutputError
 from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.outputs import FolderError
 from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.tta import probabilities
 from ascseg_cli.inference.work import Loaded
@@ -52,7 +52,7 @@ class Work(Protocol):
     full  the failure that ends the run; None while all is well
     """
 
-    full: FolderError | None
+    full: OutputError | None
 
     def load(self, number: int, item: Item) -> Loaded | Result:
         """Image `number` of the run, ready for the network; its result where there is nothing left to do."""

@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 
 from ascseg_cli.data.discover import Found, Missing
+from ascseg_cli.errors import OutputError
 from ascseg_cli.inference import claim, run_record
+from ascseg_cli.inference.destination import Destination, Records
 from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.journal import Journal
 from ascseg_cli.inference.likeness import Likeness
-from ascseg_cli.inference.outputs import FolderError, OutputFolder
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.results import STATUSES, Result, Table
 from ascseg_cli.inference.resume import Earlier
@@ -38,7 +38,7 @@ class Summary:
     resumed: int = 0
     redone: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
-    full: FolderError | None = None
+    full: OutputError | None = None
 
     def add(self, result: Result) -> None:
         """Count one more."""
@@ -63,7 +63,7 @@ class Run:
         found: Found,
         engine: Engine,
         settings: Settings,
-        outputs: OutputFolder,
+        outputs: Destination,
         *,
         mode: str,
         threads: int,
@@ -86,8 +86,8 @@ class Run:
 
     def __call__(self) -> Summary:
         """Do it. Raises UsageError or OutputError before the first image; later trouble is in the rows."""
-        claim.check(self._outputs.root, self._mode)
-        journal = Journal(self._outputs.root)
+        claim.check(self._outputs, self._mode)
+        journal = self._outputs.journal(self._warn)
         journal.open()
         try:
             earlier = self._begin(journal)
@@ -102,25 +102,25 @@ class Run:
             journal.close()
         return self._summary
 
-    def _begin(self, journal: Journal) -> Earlier | None:
+    def _begin(self, journal: Records) -> Earlier | None:
         """Make the folder ready and write run.json; what stands of earlier runs, under --resume."""
         self._outputs.remove_leftovers()
         if self._mode == "overwrite":
-            claim.clear(self._outputs)
+            claim.clear(self._outputs, journal.records())
             journal.forget()
-        before = run_record.read(self._outputs.root) if self._mode == "resume" else None
+        before = run_record.read(self._outputs) if self._mode == "resume" else None
         earlier = self._earlier(journal, before) if self._mode == "resume" else None
         self._record.begin(before)
         return earlier
 
-    def _earlier(self, journal: Journal, before: dict[str, Any] | None) -> Earlier:
+    def _earlier(self, journal: Records, before: dict[str, Any] | None) -> Earlier:
         changes = self._record.changes_since(before) if before else []
         if changes and len(journal):
             self._warn(f"the earlier run was made otherwise ({', '.join(changes)}); its images are done again")
         fingerprint = self._settings.fingerprint(self._engine.weights_sha256)
         return Earlier(journal, self._outputs, self._settings.save, fingerprint)
 
-    def _segment(self, journal: Journal, earlier: Earlier | None) -> None:
+    def _segment(self, journal: Records, earlier: Earlier | None) -> None:
         settings, summary = self._settings, self._summary
         work = Work(self._engine, settings, self._outputs, journal, earlier=earlier, watch=self._likeness.see)
         self._pipeline = Pipeline(

@@ -75,6 +75,10 @@ MaxPixels = Annotated[
     int | None,
     _option(_RUN, "--max-pixels", value="N", words="Refuse images of more pixels. Default: 178,956,970."),
 ]
+Ray = Annotated[
+    str | None,
+    _option(_RUN, "--ray", value="[ADDRESS]", words="Run on a Ray cluster: HOST:PORT, local, or the one at hand."),
+]
 DryRun = Annotated[bool, _option(_RUN, "--dry-run", words="Say what would be done, write nothing.")]
 AsJson = Annotated[bool, _option(_RUN, "--json", words="One JSON object an image on stdout.")]
 Quiet = Annotated[bool, _option(_RUN, "--quiet", "-q", words="Say only warnings and errors.")]

@@ -19,6 +19,7 @@ from ascseg_cli.inference import claim
 from ascseg_cli.inference.destination import destination
 from ascseg_cli.inference.engine import Engine, open_engine
 from ascseg_cli.inference.outputs import json_bytes
+from ascseg_cli.inference.performer import Performer
 from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.run import Run, Summary
 from ascseg_cli.inference.settings import Settings
@@ -30,6 +31,7 @@ class Order:
     """Everything the user asked for, checked as far as it can be without looking at files.
 
     mode       one of claim.MODES
+    ray        the address of a Ray cluster; None: this machine alone
     arguments  the command line as it was typed, without the program's name
     """
 
@@ -43,6 +45,7 @@ class Order:
     device: str = "auto"
     backend: str = "auto"
     threads: int | None = None
+    ray: str | None = None
     as_json: bool = False
     quiet: bool = False
     arguments: list[str] = field(default_factory=list)
@@ -64,6 +67,10 @@ def carry_out(order: Order) -> int:
     """Segment everything that was asked for; returns the exit code."""
     claim.check(destination(order.place), order.mode)
     found = look_up(order)
+    if order.ray is not None:
+        from ascseg_cli.cli.on_cluster import segment_on_cluster
+
+        return segment_on_cluster(found, order)
     return segment(found, open_named_engine(order), order)
 
 
@@ -130,8 +137,8 @@ def open_named_engine(order: Order) -> Engine:
     return engine
 
 
-def segment(found: Found, engine: Engine, order: Order) -> int:
-    """Run the engine over what was found; returns the exit code."""
+def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
+    """Run the engine, or those who have theirs elsewhere, over what was found; returns the exit code."""
     outputs = destination(order.place)
     total = len(found.items) + len(found.missing)
     with RunProgress(total, quiet=order.quiet) as progress:

@@ -12,7 +12,19 @@ from ascseg_cli.inference.outputs import OutputFolder
 
 
 class Records(Protocol):
-    """The journal of one place: what is done there, image by image. Safe to use from several threads."""
+    """What is done, image by image. Safe to use from several threads."""
+
+    def get(self, image: str) -> dict[str, Any] | None:
+        """The last record of an image of an earlier run."""
+        ...
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add a record; `image` is its key. One with nothing else is durable on return. Raises OutputError."""
+        ...
+
+
+class KeptRecords(Records, Protocol):
+    """The journal of one place."""
 
     def open(self) -> None:
         """Read what is there and make ready to add. Raises OutputError, also where another run has it open."""
@@ -27,14 +39,6 @@ class Records(Protocol):
         ...
 
     def __len__(self) -> int: ...
-
-    def get(self, image: str) -> dict[str, Any] | None:
-        """The last record of an image of an earlier run."""
-        ...
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Add a record; `image` is its key. One with nothing else is durable on return. Raises OutputError."""
-        ...
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Every record there was when it was opened."""
@@ -60,7 +64,7 @@ class Destination(Protocol):
         """
         ...
 
-    def journal(self, say: Callable[[str], None]) -> Records:
+    def journal(self, say: Callable[[str], None]) -> KeptRecords:
         """Its journal, not yet open; `say` is called with a line where opening takes long."""
         ...
 

@@ -37,6 +37,11 @@ MOST_WORKERS = 8
 PIXELS_IN_FLIGHT = 64 << 20  # about 20 bytes each: pixels, probabilities, mask, overlay, what is being encoded
 
 
+def usual_batch(device: str) -> int:
+    """Images in one pass of the network, where the user doesn't say."""
+    return GPU_BATCH if device.startswith("cuda") else 1
+
+
 @dataclass
 class Job:
     """One image in flight: `loaded` gives a Result at once where there is nothing left to do."""
@@ -74,7 +79,7 @@ class Pipeline:
         self, engine: Engine, work: Work, *, tta: bool = False, batch: int | None = None, threads: int = 1
     ) -> None:
         self._engine, self._work, self._tta = engine, work, tta
-        self._batch = batch or (GPU_BATCH if engine.device.startswith("cuda") else 1)
+        self._batch = batch or usual_batch(engine.device)
         self._workers = max(1, min(threads, MOST_WORKERS))
         self._stopped = threading.Event()
         self._in_flight: deque[Job] = deque()

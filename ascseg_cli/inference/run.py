@@ -12,9 +12,10 @@ import cv2
 from ascseg_cli.data.discover import Found, Missing
 from ascseg_cli.errors import OutputError
 from ascseg_cli.inference import claim, run_record
-from ascseg_cli.inference.destination import Destination, Records
-from ascseg_cli.inference.engine import Engine
+from ascseg_cli.inference.destination import Destination, KeptRecords
+from ascseg_cli.inference.engine import Described, Engine
 from ascseg_cli.inference.likeness import Likeness
+from ascseg_cli.inference.performer import NOT_WRITTEN, Performer
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.results import STATUSES, Result, Table
 from ascseg_cli.inference.resume import Earlier
@@ -61,7 +62,7 @@ class Run:
     def __init__(
         self,
         found: Found,
-        engine: Engine,
+        engine: Engine | Performer,
         settings: Settings,
         outputs: Destination,
         *,
@@ -73,9 +74,10 @@ class Run:
     ) -> None:
         self._found, self._engine, self._settings, self._outputs = found, engine, settings, outputs
         self._mode, self._threads, self._on_result, self._warn = mode, threads, on_result, warn
-        self._record = RunRecord(outputs, engine, settings, arguments=arguments, threads=threads)
-        self._likeness = Likeness(engine.metadata, len(found.items))
-        self._pipeline: Pipeline | None = None
+        self._described: Described = engine.described if isinstance(engine, Performer) else engine
+        self._record = RunRecord(outputs, self._described, settings, arguments=arguments, threads=threads)
+        self._likeness = Likeness(self._described.metadata, len(found.items))
+        self._pipeline: Pipeline | Performer | None = None
         self._summary = Summary()
 
     def stop(self) -> None:
@@ -102,7 +104,7 @@ class Run:
             journal.close()
         return self._summary
 
-    def _begin(self, journal: Records) -> Earlier | None:
+    def _begin(self, journal: KeptRecords) -> Earlier | None:
         """Make the folder ready and write run.json; what stands of earlier runs, under --resume."""
         self._outputs.remove_leftovers()
         if self._mode == "overwrite":
@@ -113,19 +115,16 @@ class Run:
         self._record.begin(before)
         return earlier
 
-    def _earlier(self, journal: Records, before: dict[str, Any] | None) -> Earlier:
+    def _earlier(self, journal: KeptRecords, before: dict[str, Any] | None) -> Earlier:
         changes = self._record.changes_since(before) if before else []
         if changes and len(journal):
             self._warn(f"the earlier run was made otherwise ({', '.join(changes)}); its images are done again")
-        fingerprint = self._settings.fingerprint(self._engine.weights_sha256)
+        fingerprint = self._settings.fingerprint(self._described.weights_sha256)
         return Earlier(journal, self._outputs, self._settings.save, fingerprint)
 
-    def _segment(self, journal: Records, earlier: Earlier | None) -> None:
-        settings, summary = self._settings, self._summary
-        work = Work(self._engine, settings, self._outputs, journal, earlier=earlier, watch=self._likeness.see)
-        self._pipeline = Pipeline(
-            self._engine, work, tta=settings.tta, batch=settings.batch_size, threads=self._threads
-        )
+    def _segment(self, journal: KeptRecords, earlier: Earlier | None) -> None:
+        summary = self._summary
+        work, self._pipeline = self._performers(journal, earlier)
         if summary.interrupted:
             self._pipeline.stop()
         with self._outputs.open(self._outputs.root / claim.RESULTS) as file:
@@ -136,6 +135,8 @@ class Run:
                 self._on_result(result)
                 self._say(self._likeness.warning())
         self._say(self._likeness.warning(last=True))
+        if isinstance(self._engine, Performer) and self._engine.lost_some:
+            self._outputs.remove_leftovers()
         summary.full = work.full
         summary.redone = earlier.redone if earlier else Counter()
         counts = {status: summary.counts[status] for status in STATUSES}
@@ -143,7 +144,20 @@ class Run:
         if work.bug:
             raise work.bug
 
-    def _results(self, pipeline: Pipeline, work: Work) -> Iterator[Result]:
+    def _performers(
+        self, journal: KeptRecords, earlier: Earlier | None
+    ) -> tuple[Work | Performer, Pipeline | Performer]:
+        """Who does the work on each image, and who drives it."""
+        settings = self._settings
+        if isinstance(self._engine, Performer):
+            self._engine.begin(journal, earlier, self._likeness.take)
+            return self._engine, self._engine
+        work = Work(self._engine, settings, self._outputs, journal, earlier=earlier, watch=self._likeness.see)
+        return work, Pipeline(
+            self._engine, work, tta=settings.tta, batch=settings.batch_size, threads=self._threads
+        )
+
+    def _results(self, pipeline: Pipeline | Performer, work: Work | Performer) -> Iterator[Result]:
         """One result for each input, in order: what wasn't found, was done, or wasn't come to."""
         missing = deque(sorted(self._found.missing, key=lambda lack: lack.before))
         for done, result in enumerate(self._done_and_skipped(pipeline, work)):
@@ -152,14 +166,14 @@ class Run:
             yield result
         yield from map(_not_found, missing)
 
-    def _done_and_skipped(self, pipeline: Pipeline, work: Work) -> Iterator[Result]:
+    def _done_and_skipped(self, pipeline: Pipeline | Performer, work: Work | Performer) -> Iterator[Result]:
         done = 0
         for result in pipeline.run(self._found.items):
             done += 1
             yield result
-        why = "nothing more can be written" if work.full else "the run was interrupted"
+        why = NOT_WRITTEN if work.full else "not reached: the run was interrupted"
         for item in self._found.items[done:]:
-            yield Result(item.name, "skipped", f"not reached: {why}")
+            yield Result(item.name, "skipped", why)
 
     def _say(self, text: str | None) -> None:
         if text:

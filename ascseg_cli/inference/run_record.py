@@ -16,7 +16,7 @@ from typing import Any
 from ascseg_cli import __version__
 from ascseg_cli.inference.claim import RUN
 from ascseg_cli.inference.destination import Destination
-from ascseg_cli.inference.engine import Engine
+from ascseg_cli.inference.engine import Described
 from ascseg_cli.inference.outputs import json_bytes
 from ascseg_cli.inference.settings import Settings
 
@@ -29,7 +29,13 @@ class RunRecord:
     """The record of one run in one output folder."""
 
     def __init__(
-        self, outputs: Destination, engine: Engine, settings: Settings, *, arguments: Sequence[str], threads: int
+        self,
+        outputs: Destination,
+        engine: Described,
+        settings: Settings,
+        *,
+        arguments: Sequence[str],
+        threads: int,
     ) -> None:
         self._outputs = outputs
         self._of_results = settings.of_results()
@@ -96,7 +102,7 @@ def read(outputs: Destination) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and content.get("format") == FORMAT else None
 
 
-def _weights(engine: Engine) -> dict[str, Any]:
+def _weights(engine: Described) -> dict[str, Any]:
     told = engine.metadata
     return {
         "name": told.name,

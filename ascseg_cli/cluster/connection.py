@@ -37,7 +37,6 @@ def connected(address: str) -> Iterator[ModuleType]:
 
 def _load() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers of every cluster
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own log lines on our stderr
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do from some release on
     try:
         import ray

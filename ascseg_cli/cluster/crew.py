@@ -24,7 +24,7 @@ from ascseg_cli.inference.pipeline import usual_batch
 from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.resume import Earlier
 
-_LEAST = 32  # images in a shard; more where a pass holds many
+_TURNS = 8  # images in a shard for each that is done at once
 _AT_ONCE = 2  # shards that a worker has: the second lies ready when the first is done
 _ROUNDS = 3  # begun and not given back in full: what bounds the leader's memory
 _PATIENCE = 60.0  # seconds without a worker before that is said
@@ -81,11 +81,18 @@ class Crew(Performer):
         """Begin no further round; may be called from a signal handler."""
         self._stopped = True
 
+    @property
+    def _size(self) -> int:
+        """Images in a shard: some seconds of work, or of a GPU."""
+        batch = self._job.settings.batch_size or usual_batch(self.described.device)
+        return _TURNS * max(self._job.threads, 2 * batch)
+
     def run(self, items: Iterable[Item]) -> Iterator[Result]:
         """The results in the order of the items; after `stop`, those of the rounds that had begun."""
         feed = enumerate(items)
         while True:
-            self._begin_rounds(feed)
+            while self._begin_round(feed):
+                self._hand_out()
             self._hand_out()
             if not self._shards and not any(shard for shard, _ in self._out.values()):
                 return
@@ -94,18 +101,22 @@ class Crew(Performer):
                 yield self._results.pop(self._given)
                 self._given += 1
 
-    def _begin_rounds(self, feed: Iterator[tuple[int, Item]]) -> None:
-        batch = self._job.settings.batch_size or usual_batch(self._job.device)
-        size = max(_LEAST, 16 * batch) * len(self._hands)
-        while len(self._shards) < len(self._hands) and self._begun - self._given < _ROUNDS * size:
-            if self._stopped or self.full or not (some := list(islice(feed, size))):
-                return
-            self._begun += len(some)
-            for shard in divide(some, len(self._hands)):
-                if self._earlier:
-                    known = ((item.name, self._journal.get(item.name)) for item in shard.items)
-                    shard.records = {name: record for name, record in known if record is not None}
-                self._shards.append(shard)
+    def _begin_round(self, feed: Iterator[tuple[int, Item]]) -> bool:
+        """The next images as shards, where workers wait for some; False where there is nothing to begin."""
+        size = self._size * len(self._hands)
+        if self._stopped or self.full or not self._has_room() or self._begun - self._given >= _ROUNDS * size:
+            return False
+        some = list(islice(feed, size))
+        self._begun += len(some)
+        for shard in divide(some, len(self._hands)):
+            if self._earlier:
+                known = ((item.name, self._journal.get(item.name)) for item in shard.items)
+                shard.records = {name: record for name, record in known if record is not None}
+            self._shards.append(shard)
+        return bool(some)
+
+    def _has_room(self) -> bool:
+        return not self._shards and any(hand.ready and hand.shards < _AT_ONCE for hand in self._hands)
 
     def _hand_out(self) -> None:
         """Shards to the workers that are ready, one each before anyone gets a second."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ascseg_cli.data.discover import Item
 
-_LOSSES = 3  # workers that may die over one image
+_LOSSES = 3  # workers that may die over one image alone
 
 
 @dataclass
@@ -33,10 +33,10 @@ class Shard:
     losses: int = 0
 
     def part(self, places: Sequence[int], *, redo: bool) -> Shard:
-        """Some of its images, by their places in it."""
+        """Some of its images, by their places in it, with a count of losses of their own."""
         items = [self.items[place] for place in places]
         records = {item.name: self.records[item.name] for item in items if item.name in self.records}
-        return Shard([self.numbers[place] for place in places], items, records, redo, self.losses)
+        return Shard([self.numbers[place] for place in places], items, records, redo)
 
     def after_a_loss(self) -> list[Shard]:
         """What is to be done again when its worker died; none where that is hopeless.

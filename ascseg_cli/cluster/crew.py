@@ -190,7 +190,7 @@ class Crew(Performer):
 
     def _lost(self, shard: Shard | None, hand: _Hand, error: Exception) -> None:
         """A worker died: what it had is handed out again, and it is asked again when Ray has started it anew."""
-        self._why = " ".join(str(error).split())[:300]
+        self._why = (str(error).strip().splitlines() or [""])[-1].strip()[:300]  # below what Ray tells around it
         asked = any(one is hand and work is None for work, one in self._out.values())
         if shard is None and isinstance(error, self._ray.exceptions.ActorDiedError):
             self._dismiss(hand)  # it can't even start

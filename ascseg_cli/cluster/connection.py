@@ -37,6 +37,7 @@ def connected(address: str) -> Iterator[ModuleType]:
 
 def _load() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers of every cluster
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else workers get what is left where others work too
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do from some release on
     try:
         import ray

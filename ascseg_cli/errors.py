@@ -67,6 +67,10 @@ class OutputError(AscsegError):
     """An output that can't be written, or would overwrite another."""
 
 
+class StoreError(OutputError):
+    """An object store that can't be reached or won't have us: no other object would fare better."""
+
+
 class MissingExtraError(AscsegError):
     """A feature whose optional packages aren't installed."""
 

@@ -13,8 +13,9 @@ from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Found, Item
 from ascseg_cli.errors import InputError, OutputError, UsageError
 from ascseg_cli.inference import claim
+from ascseg_cli.inference.destination import destination
 from ascseg_cli.inference.likeness import Likeness
-from ascseg_cli.inference.outputs import OutputFolder, mask_png
+from ascseg_cli.inference.outputs import mask_png
 from ascseg_cli.inference.segmenter import Segmenter
 
 NAME = "stdin"
@@ -50,13 +51,14 @@ def filter_image(order: Order) -> int:
 
 
 def _into_folder(order: Order) -> int:
-    outputs = OutputFolder(order.folder)
-    claim.check(order.folder, order.mode)
+    outputs = destination(order.place)
+    claim.check(outputs, order.mode)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / NAME
         path.write_bytes(_read(order))
         code = segment(Found((Item(path, NAME, NAME),)), open_named_engine(order), order)
-    return _put(outputs.path("masks", NAME).read_bytes()) if code == exit_codes.OK else code
+    mask = outputs.read(outputs.path("masks", NAME)) if code == exit_codes.OK else None
+    return code if mask is None else _put(mask)
 
 
 def _read(order: Order) -> bytes:

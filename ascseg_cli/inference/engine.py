@@ -21,18 +21,23 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
-class Engine(Protocol):
-    """A loaded network and what its record says of it.
-
-    takes_several  whether several threads may call `probabilities` at once, and should
-    first_wait     how long the first image waits for its kernels, in words; empty where they are kept
-    """
+class Described(Protocol):
+    """What run.json tells of a loaded network, wherever it is loaded."""
 
     metadata: Metadata
     weights_sha256: str
     backend: str
     backend_note: str
     device: str
+
+
+class Engine(Described, Protocol):
+    """A loaded network and what its record says of it.
+
+    takes_several  whether several threads may call `probabilities` at once, and should
+    first_wait     how long the first image waits for its kernels, in words; empty where they are kept
+    """
+
     takes_several: bool
     first_wait: str
 

@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ascseg_cli.errors import OutputError
-from ascseg_cli.inference.outputs import as_output_error, json_bytes
-
-NAME = "journal.jsonl"
+from ascseg_cli.inference.outputs import JOURNAL, as_output_error, json_bytes
 
 
 class Journal:
@@ -33,7 +31,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.locked = folder / NAME, True
+        self.path, self.locked = folder / JOURNAL, True
         self._places: dict[str, int] = {}
         self._lock = threading.Lock()
         self._reader: IO[bytes] | None = None
@@ -95,6 +93,11 @@ class Journal:
                 self._writer.truncate(self._writer.tell() - (written or 0))
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every whole record in the file."""
+        with as_output_error(self.path), open(self.path, "rb") as file:
+            yield from (record for record in map(_parse, file) if record is not None)
+
     def _lock_out_others(self) -> None:
         assert self._writer is not None
         try:
@@ -121,14 +124,6 @@ def _lock(descriptor: int) -> None:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every whole record in a folder's journal, without changing it; none where there is no journal."""
-    with as_output_error(folder / NAME):
-        if (folder / NAME).is_file():
-            with open(folder / NAME, "rb") as file:
-                yield from (record for record in map(_parse, file) if record is not None)
 
 
 def line_of(record: dict[str, Any]) -> bytes:

@@ -13,9 +13,8 @@ from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Item
 from ascseg_cli.data.preprocess import resize_probability
 from ascseg_cli.data.source import file_bytes
-from ascseg_cli.errors import AscsegError
+from ascseg_cli.errors import AscsegError, OutputError
 from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.outputs import FolderError
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.postprocess import Cleaning, binarise
 from ascseg_cli.inference.results import Result, failed
@@ -29,7 +28,7 @@ Judge = Callable[[Item, np.ndarray, np.ndarray], Verdict]  # item, probability (
 class _Judged(Generic[Verdict]):
     """The work around the network, as the pipeline wants it."""
 
-    full: FolderError | None = None
+    full: OutputError | None = None
 
     def __init__(
         self, engine: Engine, judge: Judge[Verdict], decoders: Decoders, threshold: float, cleaning: Cleaning

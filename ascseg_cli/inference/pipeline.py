@@ -25,9 +25,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from ascseg_cli.data.discover import Item
-from ascseg_cli.errors import DeviceMemoryError
+from ascseg_cli.errors import DeviceMemoryError, OutputError
 from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.outputs import FolderError
 from ascseg_cli.inference.results import Result, failed
 from ascseg_cli.inference.tta import probabilities
 from ascseg_cli.inference.work import Loaded
@@ -36,6 +35,11 @@ T = TypeVar("T")
 GPU_BATCH = 32
 MOST_WORKERS = 8
 PIXELS_IN_FLIGHT = 64 << 20  # about 20 bytes each: pixels, probabilities, mask, overlay, what is being encoded
+
+
+def usual_batch(device: str) -> int:
+    """Images in one pass of the network, where the user doesn't say."""
+    return GPU_BATCH if device.startswith("cuda") else 1
 
 
 @dataclass
@@ -53,7 +57,7 @@ class Work(Protocol):
     full  the failure that ends the run; None while all is well
     """
 
-    full: FolderError | None
+    full: OutputError | None
 
     def load(self, number: int, item: Item) -> Loaded | Result:
         """Image `number` of the run, ready for the network; its result where there is nothing left to do."""
@@ -83,7 +87,7 @@ class Pipeline:
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._engine, self._work, self._tta, self._warn = engine, work, tta, warn
-        self._batch = batch or (GPU_BATCH if engine.device.startswith("cuda") else 1)
+        self._batch = batch or usual_batch(engine.device)
         self._workers = max(1, min(threads, MOST_WORKERS))
         self._stopped = threading.Event()
         self._in_flight: deque[Job] = deque()

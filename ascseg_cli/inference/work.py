@@ -13,13 +13,12 @@ from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Item
 from ascseg_cli.data.preprocess import resize_probability
 from ascseg_cli.data.source import file_bytes
-from ascseg_cli.errors import AscsegError
+from ascseg_cli.errors import AscsegError, OutputError, StoreError
 from ascseg_cli.inference import overlay, polygons
+from ascseg_cli.inference.destination import Destination, Records
 from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.journal import Journal
 from ascseg_cli.inference.outputs import (
     FolderError,
-    OutputFolder,
     geojson,
     mask_png,
     picture_png,
@@ -62,8 +61,8 @@ class Work:
         self,
         engine: Engine,
         settings: Settings,
-        outputs: OutputFolder,
-        journal: Journal,
+        outputs: Destination,
+        journal: Records,
         decoders: Decoders,
         *,
         earlier: Earlier | None = None,
@@ -72,7 +71,7 @@ class Work:
         self._metadata, self._settings, self._outputs, self._journal = engine.metadata, settings, outputs, journal
         self._decoders, self._earlier, self._watch = decoders, earlier, watch
         self._fingerprint = settings.fingerprint(engine.weights_sha256)
-        self.full: FolderError | None = None
+        self.full: OutputError | None = None
         self.bug: Exception | None = None
 
     def load(self, number: int, item: Item) -> Loaded | Result:
@@ -140,7 +139,7 @@ class Work:
         )
 
     def _failed(self, item: Item, error: Exception) -> Result:
-        if isinstance(error, FolderError):
+        if isinstance(error, (FolderError, StoreError)):
             self.full = error
             return Result(item.name, "failed", error.message)  # the way out is said once, at the end of the run
         if isinstance(error, AscsegError):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ascseg_cli.errors import OutputError
-from ascseg_cli.inference import journal
 from ascseg_cli.inference.journal import Journal, line_of
+from ascseg_cli.inference.outputs import JOURNAL
 from ascseg_cli.inference.postprocess import Findings
 from ascseg_cli.inference.results import Result
 
@@ -22,7 +22,7 @@ def record() -> dict[str, Any]:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    return list(journal.records(folder))
+    return list(Journal(folder).records())
 
 
 def test_what_was_added_comes_back(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_no_flipped_bit_changes_a_record(tmp_path: Path) -> None:
         for bit in (1, 4, 64):
             spoilt = bytearray(whole)
             spoilt[place] ^= bit
-            (tmp_path / journal.NAME).write_bytes(bytes(spoilt) + line_of({"image": "next"}))
+            (tmp_path / JOURNAL).write_bytes(bytes(spoilt) + line_of({"image": "next"}))
             assert {"image": "next"} in records(tmp_path) or place == len(whole) - 1
             assert all(one in ({"image": "next"}, record()) for one in records(tmp_path))
             assert len(records(tmp_path)) < 2
@@ -86,4 +86,4 @@ def test_a_line_that_a_full_disk_cut_spoils_no_other(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     book.add({"image": "c"})
     book.close()
-    assert (tmp_path / journal.NAME).read_bytes() == line_of({"image": "a"}) + line_of({"image": "c"})
+    assert (tmp_path / JOURNAL).read_bytes() == line_of({"image": "a"}) + line_of({"image": "c"})

@@ -282,7 +282,7 @@ def test_rubbish_in_the_journal_is_survived(runner: Runner, found: Callable[[int
 def test_rubbish_in_run_json_is_survived(tmp_path: Path, key: str, value: str) -> None:
     base = '"format": 1, "settings": {}, "weights": {}, "earlier_runs": []'
     (tmp_path / "run.json").write_text(f'{{{base}, "{key}": {value}}}')
-    earlier = run_record.read(tmp_path)
+    earlier = run_record.read(OutputFolder(tmp_path))
     assert earlier is None or run_record.json_bytes(earlier)
 
 

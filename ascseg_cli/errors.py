@@ -35,6 +35,10 @@ class WeightsError(AscsegError):
     """Weights that are missing, damaged, of another network, or not to be trusted."""
 
 
+class DeviceMemoryError(AscsegError):
+    """A pass of the network that its device has no memory for."""
+
+
 class UnknownBackendError(BackendError, UsageError):
     """A backend or device of a name that doesn't exist."""
 
@@ -61,6 +65,10 @@ class TrainingError(AscsegError):
 
 class OutputError(AscsegError):
     """An output that can't be written, or would overwrite another."""
+
+
+class StoreError(OutputError):
+    """An object store that can't be reached or won't have us: no other object would fare better."""
 
 
 class MissingExtraError(AscsegError):

@@ -1,8 +1,12 @@
-"""What all tests share: where the golden file and the development data lie."""
+"""What all tests share: where the golden file and the development data lie, and a store of objects."""
 
 from __future__ import annotations
 
+import logging
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,3 +48,32 @@ def drawn_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path, state, Metadata(name="drawn", variant="custom", channels=channels, preprocessing=preprocessing)
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Any]:
+    """An S3 server on loopback, which the environment names as every AWS tool reads it; gives its file system."""
+    pytest.importorskip("s3fs", reason="the extra s3 isn't installed")
+    server = pytest.importorskip("moto.server", reason="moto isn't installed").ThreadedMotoServer(
+        ip_address="127.0.0.1", port=0, verbose=False
+    )
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "a-key-of-tests")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-tests")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        import s3fs
+
+        yield s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3: Any) -> str:
+    """The name of a new bucket."""
+    name = f"bucket-{secrets.token_hex(4)}"
+    s3.mkdir(name)
+    return name

@@ -24,7 +24,9 @@ MAY_IMPORT = {
     "evaluation": {"data", "kernels", "whole_file", "errors"},
     "inference": {"weights", "network", "kernels", "data", "errors"},
     "training": {"weights", "network", "kernels", "data", "whole_file", "errors"},
+    "cluster": {"inference", "network", "data", "errors", "__version__"},
     "cli": {
+        "cluster",
         "inference",
         "evaluation",
         "training",

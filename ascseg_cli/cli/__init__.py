@@ -36,15 +36,18 @@ def _replace_closed_streams() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
-    from ascseg_cli.cli.app import app
-    from ascseg_cli.inference.threads import shorten_waits
-
-    shorten_waits()
     try:
+        from ascseg_cli.cli.app import app
+        from ascseg_cli.inference.threads import shorten_waits
+
+        shorten_waits()
         app(arguments, prog_name="ascseg", obj=arguments)
     except SystemExit as stop:
+        if _is_ctrl_c(stop):
+            say("interrupted", "stopped before the end")
         return stop.code if isinstance(stop.code, int) else exit_codes.OK
     except KeyboardInterrupt:
+        say("interrupted", "stopped before the end")
         return exit_codes.INTERRUPTED
     except errors.AscsegError as error:
         _trace(arguments)
@@ -58,6 +61,13 @@ def run(arguments: list[str]) -> int:
         say("hint", "run the same command with --debug first (`ascseg --debug …`) and report what it prints")
         return exit_codes.BUG
     return exit_codes.OK
+
+
+def _is_ctrl_c(stop: BaseException | None) -> bool:
+    """Whether Ctrl-C is what ended the command: typer turns it into an exit without a word."""
+    while stop is not None and not isinstance(stop, KeyboardInterrupt):
+        stop = stop.__context__
+    return stop is not None
 
 
 def say(kind: str, text: str) -> None:

@@ -37,7 +37,7 @@ def _root(
     """Options before the command; `--debug` is read by `cli.run`, which sees every error."""
 
 
-app.command("predict")(predict.predict)
+app.command("predict", cls=predict.Command)(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("check")(check.check)
 app.command("train")(train.train)

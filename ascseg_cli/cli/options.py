@@ -16,7 +16,7 @@ _WHERE, _HOW, _RUN = "Inputs and outputs", "How images are segmented", "How the 
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT", help="Images, folders, patterns; - reads one image from stdin."),
+    typer.Argument(metavar="INPUT", help="Images, folders, patterns, s3:// URLs; - is one image on stdin."),
 ]
 Dataset = Annotated[
     str | None,
@@ -30,7 +30,7 @@ Variant = Annotated[
 ]
 
 Output = Annotated[
-    Path | None,
+    str | None,
     _option(_WHERE, "--output", "-o", value="DIR", words="Default: INPUT_ascseg beside the first input."),
 ]
 FilesFrom = Annotated[
@@ -74,6 +74,10 @@ Threads = Annotated[
 MaxPixels = Annotated[
     int | None,
     _option(_RUN, "--max-pixels", value="N", words="Refuse images of more pixels. Default: 178,956,970."),
+]
+Ray = Annotated[
+    str | None,
+    _option(_RUN, "--ray", value="[ADDRESS]", words="Run on a Ray cluster: HOST:PORT, local, or the one at hand."),
 ]
 DryRun = Annotated[bool, _option(_RUN, "--dry-run", words="Say what would be done, write nothing.")]
 AsJson = Annotated[bool, _option(_RUN, "--json", words="One JSON object an image on stdout.")]

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from ascseg_cli.cli import options
 from ascseg_cli.errors import UsageError
+
+
+class Command(TyperCommand):
+    """Lets `--ray` stand without its value, which the library has no way to say."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for place in reversed([place for place, word in enumerate(args) if word == "--ray"]):
+            following = args[place + 1 :][:1]
+            if not following or not re.fullmatch(r"auto|local|(ray://)?[^/]+:\d+", following[0]):
+                args = [*args[: place + 1], "auto", *args[place + 1 :]]
+        return super().parse_args(ctx, args)
 
 
 def predict(
@@ -34,6 +48,7 @@ def predict(
     batch_size: options.BatchSize = "auto",
     threads: options.Threads = None,
     max_pixels: options.MaxPixels = None,
+    ray: options.Ray = None,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -47,6 +62,8 @@ def predict(
     """
     _check_inputs(inputs or [], files_from, null)
     if inputs == ["-"]:
+        if ray is not None:
+            raise UsageError("- reads one image from stdin, which no cluster helps with; leave --ray out")
         _check_standard_input(as_json, save, output, dry_run)
     from ascseg_cli.cli import prediction, standard_input
     from ascseg_cli.inference.postprocess import Cleaning
@@ -74,6 +91,7 @@ def predict(
         device=device,
         backend=backend,
         threads=threads,
+        ray=ray,
         as_json=as_json,
         quiet=quiet,
         arguments=context.obj if isinstance(context.obj, list) else sys.argv[1:],
@@ -92,7 +110,7 @@ def _check_inputs(inputs: list[str], files_from: str | None, null: bool) -> None
         raise UsageError("- reads one image from stdin; it can't be combined with other inputs")
 
 
-def _check_standard_input(as_json: bool, save: str | None, output: Path | None, dry_run: bool) -> None:
+def _check_standard_input(as_json: bool, save: str | None, output: str | None, dry_run: bool) -> None:
     if as_json:
         raise UsageError("- writes the mask to stdout, so --json has no place there")
     if save is not None and output is None:

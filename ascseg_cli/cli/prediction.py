@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ascseg_cli import exit_codes
-from ascseg_cli.cli import say
+from ascseg_cli.cli import printable, say
 from ascseg_cli.cli.interrupt import graceful
 from ascseg_cli.cli.progress import RunProgress, duration
 from ascseg_cli.data.discover import Found, default_output, discover
+from ascseg_cli.data.remote import Place, place_of
 from ascseg_cli.errors import DataError, OutputError, UsageError
 from ascseg_cli.inference import claim
+from ascseg_cli.inference.destination import destination
 from ascseg_cli.inference.engine import Engine, open_engine
-from ascseg_cli.inference.outputs import OutputFolder, json_bytes
+from ascseg_cli.inference.outputs import json_bytes
+from ascseg_cli.inference.performer import Performer
 from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.run import Run, Summary
 from ascseg_cli.inference.settings import Settings
@@ -28,29 +31,31 @@ class Order:
     """Everything the user asked for, checked as far as it can be without looking at files.
 
     mode       one of claim.MODES
+    ray        the address of a Ray cluster; None: this machine alone
     arguments  the command line as it was typed, without the program's name
     """
 
     inputs: list[str]
     weights: Path
     settings: Settings
-    output: Path | None = None
+    output: str | None = None
     files_from: str | None = None
     null: bool = False
     mode: str = "new"
     device: str = "auto"
     backend: str = "auto"
     threads: int | None = None
+    ray: str | None = None
     as_json: bool = False
     quiet: bool = False
     arguments: list[str] = field(default_factory=list)
 
     @property
-    def folder(self) -> Path:
+    def place(self) -> Place:
         """Where outputs go. Raises UsageError where nothing says so."""
         if self.output is None and self.files_from is not None:
             raise UsageError("--files-from needs --output DIR")
-        return self.output if self.output is not None else default_output(self.inputs[0])
+        return place_of(self.output) if self.output is not None else default_output(self.inputs[0])
 
     @property
     def thread_count(self) -> int:
@@ -60,24 +65,28 @@ class Order:
 
 def carry_out(order: Order) -> int:
     """Segment everything that was asked for; returns the exit code."""
-    claim.check(order.folder, order.mode)
+    claim.check(destination(order.place), order.mode)
     found = look_up(order)
+    if order.ray is not None:
+        from ascseg_cli.cli.on_cluster import segment_on_cluster
+
+        return segment_on_cluster(found, order)
     return segment(found, open_named_engine(order), order)
 
 
 def plan(order: Order) -> int:
     """Say what `carry_out` would do, and write nothing: one line an image on stdout."""
-    claim.check(order.folder, order.mode)
+    outputs = destination(order.place)
+    claim.check(outputs, order.mode)
     found = look_up(order)
-    outputs = OutputFolder(order.folder)
     for item in found.items:
         paths = {kind: outputs.path(kind, item.output_stem) for kind in order.settings.save}
         if order.as_json:  # as in the results: relative to the output folder
             inside = {kind: path.relative_to(outputs.root).as_posix() for kind, path in paths.items()}
             write_out(json_bytes({"image": item.name, "outputs": inside}) + b"\n")
         else:
-            targets = ", ".join(map(str, paths.values()))
-            write_out(f"{item.path} -> {targets}\n".encode("utf-8", "surrogateescape"))
+            targets = ", ".join(_shown(order.place, path) for path in paths.values())
+            write_out(f"{printable(f'{item.path} -> {targets}')}\n".encode())
     say_missing(found)
     say(
         "dry run", f"{_images(len(found.items))} would be segmented with {order.weights.name}; nothing was written"
@@ -88,7 +97,7 @@ def plan(order: Order) -> int:
 def look_up(order: Order) -> Found:
     """The images that the inputs name. Raises DataError where there is none, UsageError where two collide."""
     listed = read_list(order.files_from, null=order.null) if order.files_from is not None else []
-    found = discover(order.inputs, output=order.folder, listed=listed)
+    found = discover(order.inputs, output=order.place, listed=listed)
     if not order.quiet:
         _say_left_out(found)
     if not found.items:
@@ -128,9 +137,9 @@ def open_named_engine(order: Order) -> Engine:
     return engine
 
 
-def segment(found: Found, engine: Engine, order: Order) -> int:
-    """Run the engine over what was found; returns the exit code."""
-    outputs = OutputFolder(order.folder)
+def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
+    """Run the engine, or those who have theirs elsewhere, over what was found; returns the exit code."""
+    outputs = destination(order.place)
     total = len(found.items) + len(found.missing)
     with RunProgress(total, quiet=order.quiet) as progress:
 
@@ -189,7 +198,7 @@ def say_summary(summary: Summary, order: Order, seconds: float) -> None:
     ]
     kept = f" ({summary.resumed:,} from an earlier run)" if summary.resumed else ""
     came_to = sum(summary.counts.values()) - summary.counts["skipped"]
-    say("done", f"{_images(came_to)} in {duration(seconds)}: {', '.join(words) or 'none'}{kept} -> {order.folder}")
+    say("done", f"{_images(came_to)} in {duration(seconds)}: {', '.join(words) or 'none'}{kept} -> {order.place}")
 
 
 def say_missing(found: Found) -> None:
@@ -236,3 +245,8 @@ def _resuming(arguments: list[str]) -> list[str]:
 
 def _images(count: int) -> str:
     return f"{count:,} image" if count == 1 else f"{count:,} images"
+
+
+def _shown(place: Place, path: Path) -> str:
+    """An output's place as the user knows it; remote ones are relative to theirs."""
+    return str(path if isinstance(place, Path) else place / path.as_posix())

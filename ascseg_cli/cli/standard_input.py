@@ -9,12 +9,13 @@ from pathlib import Path
 from ascseg_cli import exit_codes
 from ascseg_cli.cli import say
 from ascseg_cli.cli.prediction import Order, open_named_engine, segment, write_out
-from ascseg_cli.data.decode import read_pixels
+from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Found, Item
 from ascseg_cli.errors import InputError, OutputError, UsageError
 from ascseg_cli.inference import claim
+from ascseg_cli.inference.destination import destination
 from ascseg_cli.inference.likeness import Likeness
-from ascseg_cli.inference.outputs import OutputFolder, mask_png
+from ascseg_cli.inference.outputs import mask_png
 from ascseg_cli.inference.segmenter import Segmenter
 
 NAME = "stdin"
@@ -35,7 +36,8 @@ def filter_image(order: Order) -> int:
         return _into_folder(order)
     content = _read(order)
     try:
-        pixels = read_pixels(content, max_pixels=order.settings.max_pixels)
+        with Decoders() as decoders:
+            pixels = decoders.read_pixels(content, name=NAME, max_pixels=order.settings.max_pixels)
     except InputError as error:
         raise InputError(f"{NAME}: {error.message}", error.hint) from error
     engine = open_named_engine(order)
@@ -49,13 +51,14 @@ def filter_image(order: Order) -> int:
 
 
 def _into_folder(order: Order) -> int:
-    outputs = OutputFolder(order.folder)
-    claim.check(order.folder, order.mode)
+    outputs = destination(order.place)
+    claim.check(outputs, order.mode)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / NAME
         path.write_bytes(_read(order))
         code = segment(Found((Item(path, NAME, NAME),)), open_named_engine(order), order)
-    return _put(outputs.path("masks", NAME).read_bytes()) if code == exit_codes.OK else code
+    mask = outputs.read(outputs.path("masks", NAME)) if code == exit_codes.OK else None
+    return code if mask is None else _put(mask)
 
 
 def _read(order: Order) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import BmpImagePlugin, Image, PngImagePlugin, TiffImagePlugin
@@ -19,6 +18,7 @@ from ascseg_cli.data.formats import read_header
 from ascseg_cli.data.header import AGAIN, Header, check_size, damaged, truncated
 from ascseg_cli.data.png import holds_all_lines
 from ascseg_cli.data.quiet import quiet
+from ascseg_cli.data.remote import Place
 from ascseg_cli.data.source import file_bytes, not_an_image
 from ascseg_cli.errors import AscsegError, InputError
 
@@ -39,15 +39,16 @@ class Samples:
     step: int = 1
 
 
-def read_pixels(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_pixels(source: Place | bytes, *, max_pixels: int = MAX_PIXELS, by_name: bool = False) -> np.ndarray:
     """The picture as RGB.
 
     source   a path, or a whole file's bytes
+    by_name  those bytes lay in a file named `.dcm`: some DICOM files are known by that alone
     returns  (h, w, 3) uint8, turned as EXIF says; alpha dropped; 16 bit as round(x / 257)
     Raises InputError: the message names the rule, the caller adds the file's name. MissingExtraError for
     DICOM without the extra.
     """
-    samples = read_samples(source, max_pixels=max_pixels)
+    samples = read_samples(source, max_pixels=max_pixels, by_name=by_name)
     values = samples.values
     if samples.palette is not None:
         if values.size and int(values.max()) >= len(samples.palette):
@@ -60,7 +61,7 @@ def read_pixels(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.nda
     return np.ascontiguousarray(values)
 
 
-def read_mask(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_mask(source: Place | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The mask, (h, w) bool, by the values in the file.
 
     Foreground is > 0 where the file's largest value is 1 (of a palette: the index), otherwise > 127 of 255
@@ -88,14 +89,14 @@ def foreground(samples: Samples) -> np.ndarray:
 _EIGHT_BIT = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)  # = round(x / 257): no ties
 
 
-def read_samples(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Samples:
+def read_samples(source: Place | bytes, *, max_pixels: int = MAX_PIXELS, by_name: bool = False) -> Samples:
     """The values as the file holds them, turned as EXIF says. Raises as `read_pixels`."""
     data = source if isinstance(source, bytes) else file_bytes(source, max_pixels)
     if not data:
         raise InputError("the file is empty", AGAIN)
     from ascseg_cli.data import dicom
 
-    named = not isinstance(source, bytes) and source.suffix.lower() == ".dcm"
+    named = by_name or (not isinstance(source, bytes) and source.suffix.lower() == ".dcm")
     header = read_header(data)
     if header is None:
         if named or dicom.looks_like(data):

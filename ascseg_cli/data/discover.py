@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ascseg_cli.data.naming import output_stems, printable
-from ascseg_cli.data.tree import IMAGE_SUFFIXES, Files, Tree, folder_key
+from ascseg_cli.data.remote import Place, RemotePath, exists, is_url, parse
+from ascseg_cli.data.remote_tree import RemoteFolder, look_through
+from ascseg_cli.data.tree import IMAGE_SUFFIXES, Files, Tree, folder_key, suffix
 from ascseg_cli.errors import UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One image to segment.
 
@@ -32,7 +34,7 @@ class Item:
                  surrogates where the file's name isn't UTF-8 (the output then has the same bytes)
     """
 
-    path: Path
+    path: Place
     name: str
     output_stem: str
 
@@ -68,10 +70,11 @@ class Found:
     earlier_outputs: tuple[str, ...] = ()
 
 
-def discover(inputs: Sequence[str | Path], *, output: Path, listed: Sequence[str | Path] = ()) -> Found:
+def discover(inputs: Sequence[str | Path], *, output: Place, listed: Sequence[str | Path] = ()) -> Found:
     """The images that `inputs` name, each once.
 
-    inputs  files, folders (recursive), or patterns with * ? [ ] ** that name nothing as they stand
+    inputs  files, folders (recursive), s3:// URLs of either, or patterns with * ? [ ] ** that name nothing as
+            they stand
     output  the folder of the results, which need not exist; never scanned
     listed  further files and folders, taken literally (from `--files-from`)
     Raises UsageError where two inputs would share an output (both are named), where one lies in `output`, and
@@ -92,9 +95,11 @@ def discover(inputs: Sequence[str | Path], *, output: Path, listed: Sequence[str
     return Found(items, tuple(search.missing), tree.ignored, tree.hidden, earlier)
 
 
-def default_output(first: str | Path) -> Path:
+def default_output(first: str | Path) -> Place:
     """`<first input without suffix>_ascseg`, beside the first input (beside a pattern's fixed part)."""
     text = os.fspath(first)
+    if is_url(text):
+        return _default_remote_output(parse(text))
     path = Path(_split_pattern(text)[0]) if _is_pattern(text) else Path(text)
     path = Path(os.path.abspath(path))
     if not path.is_dir():
@@ -104,19 +109,30 @@ def default_output(first: str | Path) -> Path:
     return path.with_name(path.name + "_ascseg")
 
 
+def _default_remote_output(first: RemotePath) -> RemotePath:
+    name = first.name.removesuffix(first.suffix) if first.suffix.lower() in IMAGE_SUFFIXES else first.name
+    if not name:
+        raise UsageError(f"no place for results beside {first}", "name one with --output")
+    return RemotePath(first.bucket, first.key.removesuffix(first.name) + name + "_ascseg")
+
+
 class _Search:
     """What was found so far; one call of `add` an argument."""
 
-    def __init__(self, output: Path) -> None:
-        self.files: list[tuple[Path, str]] = []
+    def __init__(self, output: Place) -> None:
+        self.files: list[tuple[Place, str]] = []
         self.missing: list[Missing] = []
-        self.tree = Tree(output)
-        self._output = os.path.realpath(output)
+        self._remote_output = output if isinstance(output, RemotePath) else None
+        here = None if isinstance(output, RemotePath) else output
+        self.tree = Tree(here)
+        self._output = os.path.realpath(here) if here else None
         self._seen: set[tuple[object, str]] = set()
         self._parents: dict[str, tuple[object, str]] = {}
 
     def add(self, argument: str, *, pattern: bool) -> None:
-        if pattern and _is_pattern(argument):
+        if is_url(argument):
+            self._add_remote(parse(argument), folder=argument.endswith("/"))
+        elif pattern and _is_pattern(argument):
             fixed, parts = _split_pattern(argument)
             self._refuse_within_output(argument, os.path.realpath(fixed))
             self._take_all(argument, "no image matches this pattern", self._matches(fixed, parts))
@@ -129,6 +145,28 @@ class _Search:
             self._refuse_within_output(argument, self._parent(argument)[1])
             self._take([(argument, os.path.basename(argument))])
 
+    def _add_remote(self, place: RemotePath, *, folder: bool) -> None:
+        """An object by its suffix, without asking the store: lists may be long; else a folder, else an object."""
+        output = self._remote_output
+        if output and place.is_within(output):
+            raise _within_output(str(place), str(output))
+        try:
+            if folder or not place.key or suffix(place.name) not in IMAGE_SUFFIXES:
+                found = look_through(place, output)
+                if found.images or folder or not exists(place):
+                    return self._take_remote(place, found)
+        except FileNotFoundError:
+            return self._lack(str(place), f"there is no bucket {place.bucket!r}")
+        self._take([(place, place.name)])
+
+    def _take_remote(self, place: RemotePath, found: RemoteFolder) -> None:
+        if not found.images:
+            self._lack(str(place), "no image in this folder", f"suffixes read: {_SUFFIXES}")
+        self.tree.ignored += found.ignored
+        self.tree.hidden += found.hidden
+        self.tree.earlier_outputs += [str(place / name) for name in found.earlier_outputs]
+        self._take([(place / name, name) for name in found.images])
+
     def _matches(self, fixed: str, parts: Sequence[str]) -> Files:
         return self.tree.matches(fixed, parts) if os.path.isdir(fixed) else []
 
@@ -138,15 +176,21 @@ class _Search:
             self._lack(argument, lack, f"suffixes read: {_SUFFIXES}")
         self._take(found)
 
-    def _take(self, found: Files) -> None:
+    def _take(self, found: Sequence[tuple[str | RemotePath, str]]) -> None:
         """Keeps what is new, sorted by the parts of its name."""
-        new = []
+        new: list[tuple[Place, str]] = []
         for path, name in found:
-            key = (self._parent(path)[0], os.path.basename(path))
+            key = self._key(path)
             if key not in self._seen:
                 self._seen.add(key)
-                new.append((Path(path), name))
+                new.append((path if isinstance(path, RemotePath) else Path(path), name))
         self.files += sorted(new, key=lambda file: file[1].split("/"))
+
+    def _key(self, path: str | RemotePath) -> tuple[object, str]:
+        """The same for two ways to one file."""
+        if isinstance(path, RemotePath):
+            return path.bucket, path.key
+        return self._parent(path)[0], os.path.basename(path)
 
     def _parent(self, path: str) -> tuple[object, str]:
         """(identity, real path) of the folder that holds the file."""
@@ -159,12 +203,18 @@ class _Search:
         self.missing.append(Missing(printable(name), reason, hint, len(self.files)))
 
     def _refuse_within_output(self, argument: str, real: str) -> None:
+        if self._output is None:
+            return
         real, output = os.path.normcase(real), os.path.normcase(self._output)
         if real == output or real.startswith(output.rstrip(os.sep) + os.sep):
-            raise UsageError(
-                f"the input {printable(argument)!r} lies in the output folder {printable(self._output)!r}",
-                "give another --output",
-            )
+            raise _within_output(argument, self._output)
+
+
+def _within_output(argument: str, output: str) -> UsageError:
+    return UsageError(
+        f"the input {printable(argument)!r} lies in the output folder {printable(output)!r}",
+        "give another --output",
+    )
 
 
 _SUFFIXES = " ".join(sorted(IMAGE_SUFFIXES))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 from ascseg_cli.data.header import AGAIN
+from ascseg_cli.data.remote import Place, RemotePath, read_object
 from ascseg_cli.errors import InputError
 
 _BYTES_PER_PIXEL, _ROOM = 8, 64 << 20  # four samples of 16 bit, and metadata: no file in bounds is larger
 
 
-def file_bytes(path: Path, max_pixels: int) -> bytes:
+def file_bytes(path: Place, max_pixels: int) -> bytes:
     limit = max_pixels * _BYTES_PER_PIXEL + _ROOM
+    if isinstance(path, RemotePath):
+        content = read_object(path, limit + 1)
+        if len(content) > limit:
+            raise _too_large(f"more than {limit:,}", max_pixels)
+        return content
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
         _check_regular(os.stat(path))
@@ -21,11 +26,11 @@ def file_bytes(path: Path, max_pixels: int) -> bytes:
             status = os.fstat(file.fileno())
             _check_regular(status)  # it may have been exchanged in between
             if status.st_size > limit:
-                raise InputError(
-                    f"a file of {status.st_size:,} bytes is larger than any picture of {max_pixels:,} pixels",
-                    "if it is trusted and memory suffices, raise --max-pixels",
-                )
-            return file.read(limit + 1)
+                raise _too_large(f"{status.st_size:,}", max_pixels)
+            content = file.read(limit + 1)
+            if _state(os.fstat(file.fileno())) != _state(status):
+                raise InputError("the file changed while it was read", "run again when it is complete")
+            return content
     except FileNotFoundError:
         if os.path.islink(path):
             raise InputError(f"a dangling link: its target {os.readlink(path)!r} doesn't exist") from None
@@ -34,6 +39,17 @@ def file_bytes(path: Path, max_pixels: int) -> bytes:
         raise InputError(f"can't be read: {error.strerror or error}") from error
     except ValueError:
         raise InputError("no file can have this name") from None
+
+
+def _too_large(size: str, max_pixels: int) -> InputError:
+    return InputError(
+        f"a file of {size} bytes is larger than any picture of {max_pixels:,} pixels",
+        "if it is trusted and memory suffices, raise --max-pixels",
+    )
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 _NO_FILES = (

@@ -40,12 +40,12 @@ class Tree:
     unreadable       (folder, reason)
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path | None) -> None:
         self.ignored: Counter[str] = Counter()
         self.hidden = 0
         self.earlier_outputs: list[str] = []
         self.unreadable: list[tuple[str, str]] = []
-        self._output_key = folder_key(os.fspath(output))
+        self._output_key = folder_key(os.fspath(output)) if output else None
         self._counted: set[object] = set()
 
     def walk(self, root: str) -> Files:

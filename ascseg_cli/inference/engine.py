@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ascseg_cli.errors import BackendError, UnknownBackendError, UsageError
+from ascseg_cli.errors import BackendError, DeviceMemoryError, UnknownBackendError, UsageError
 from ascseg_cli.network.checkpoint import Checkpoint, read
 from ascseg_cli.network.metadata import Metadata
 
@@ -21,18 +21,23 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
-class Engine(Protocol):
-    """A loaded network and what its record says of it.
-
-    takes_several  whether several threads may call `probabilities` at once, and should
-    first_wait     how long the first image waits for its kernels, in words; empty where they are kept
-    """
+class Described(Protocol):
+    """What run.json tells of a loaded network, wherever it is loaded."""
 
     metadata: Metadata
     weights_sha256: str
     backend: str
     backend_note: str
     device: str
+
+
+class Engine(Described, Protocol):
+    """A loaded network and what its record says of it.
+
+    takes_several  whether several threads may call `probabilities` at once, and should
+    first_wait     how long the first image waits for its kernels, in words; empty where they are kept
+    """
+
     takes_several: bool
     first_wait: str
 
@@ -66,11 +71,31 @@ class TorchEngine:
         self._network = ASCSeg.from_checkpoint(checkpoint).to(self._device)
         self._network.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's stubs forget it
         self._run: Callable[[torch.Tensor], torch.Tensor] = self._network.probability
+        self._forget: Callable[[], None] | None = None
         if self._device.type == "cuda":
-            self._run = Replay(self._run, compile_ahead if self.backend == "gpu" else None)
+            self._run = replay = Replay(self._run, compile_ahead if self.backend == "gpu" else None)
+            self._forget = replay.forget
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32, 0..1."""
+        """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32, 0..1.
+
+        Raises DeviceMemoryError, with nothing of the pass left in the device's memory.
+        """
+        # On the CPU one by one: plain torch rounds otherwise in batches, by an image's place there.
+        most = len(images) if self._device.type == "cuda" else 1
+        try:
+            return np.concatenate([self._pass(images[i : i + most]) for i in range(0, len(images), most)])
+        except RuntimeError as error:
+            if not _lacks_memory(error):
+                raise
+        if self._forget:
+            self._forget()
+        raise DeviceMemoryError(
+            f"{self.device} has no memory for {len(images)} image{'s' * (len(images) > 1)} at once",
+            "end what else uses it, or use --device cpu",
+        )
+
+    def _pass(self, images: np.ndarray) -> np.ndarray:
         import torch
 
         from ascseg_cli.kernels.backend import using
@@ -130,6 +155,11 @@ def _check_precision(wanted: str, device: str, backend: str) -> None:
         raise BackendError(
             f"precision {wanted} needs the backend gpu; here {backend} runs on {device}", "leave --precision out"
         )
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    # torch's own class exists since 2.5; cuBLAS, cuDNN and the CPU's allocator say it in words.
+    return any(words in str(error) for words in ("out of memory", "ALLOC_FAILED", "can't allocate memory"))
 
 
 def _memory_format(device: torch.device, backend: str) -> torch.memory_format:

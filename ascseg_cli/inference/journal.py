@@ -1,7 +1,8 @@
 """What is done, image by image, in a file that survives a kill: `journal.jsonl` in the output folder.
 
 One line of JSON an image, appended after its outputs are in their places, so an image without a line isn't done.
-The last line of an image counts; a line that a kill tore is cut off when the next run opens the file.
+The last line of an image counts; a line that a kill tore is cut off when the next run opens the file, and one
+whose checksum is wrong says nothing.
 Only names and places are kept in memory. While a run has the file open, no other can: the system lets go of the
 lock when a process ends, however it ends.
 """
@@ -13,22 +14,24 @@ import json
 import os
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
 from ascseg_cli.errors import OutputError
-from ascseg_cli.inference.outputs import as_output_error, json_bytes
-
-NAME = "journal.jsonl"
+from ascseg_cli.inference.outputs import JOURNAL, as_output_error, json_bytes
 
 
 class Journal:
-    """The journal of one output folder. Reading and appending are safe from several threads."""
+    """The journal of one output folder. Reading and appending are safe from several threads.
+
+    locked  whether other runs are kept out: some network file systems have no locks
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+        self.path, self.locked = folder / JOURNAL, True
         self._places: dict[str, int] = {}
         self._lock = threading.Lock()
         self._reader: IO[bytes] | None = None
@@ -67,6 +70,10 @@ class Journal:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __iter__(self) -> Iterator[str]:
+        """The images of earlier runs."""
+        return iter(self._places)
+
     def get(self, image: str) -> dict[str, Any] | None:
         """The last record of an image of an earlier run."""
         place = self._places.get(image)
@@ -78,11 +85,18 @@ class Journal:
 
     def add(self, record: dict[str, Any]) -> None:
         """Append a record; `image` is its key. Raises OutputError."""
-        line = json_bytes(record) + b"\n"
+        line = line_of(record)
         with self._lock, as_output_error(self.path):
             assert self._writer is not None
-            if self._writer.write(line) != len(line):  # unbuffered: a full disk takes only a part
+            written = self._writer.write(line)
+            if written != len(line):  # unbuffered: a full disk takes only a part, which would spoil the next line
+                self._writer.truncate(self._writer.tell() - (written or 0))
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every whole record in the file."""
+        with as_output_error(self.path), open(self.path, "rb") as file:
+            yield from (record for record in map(_parse, file) if record is not None)
 
     def _lock_out_others(self) -> None:
         assert self._writer is not None
@@ -90,7 +104,8 @@ class Journal:
             _lock(self._writer.fileno())
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                return  # a file system without locks
+                self.locked = False
+                return
             self.close()
             raise OutputError(
                 f"another run is writing into {self.path.parent}", "wait for its end, or give another --output"
@@ -111,21 +126,23 @@ def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every whole record in a folder's journal, without changing it; none where there is no journal."""
-    with as_output_error(folder / NAME):
-        if (folder / NAME).is_file():
-            with open(folder / NAME, "rb") as file:
-                yield from (record for record in map(_parse, file) if record is not None)
+def line_of(record: dict[str, Any]) -> bytes:
+    """A record as its line: JSON whose last value is the CRC-32 of the JSON without it."""
+    body = json_bytes(record)
+    return body[:-1] + _CHECK % zlib.crc32(body) + b"\n"
+
+
+_CHECK = b',"check":"%08x"}'
+_CHECK_SIZE = len(_CHECK % 0)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
+    line, end = line[:-1], line[-1:]
+    body = line[:-_CHECK_SIZE] + b"}"
+    if end != b"\n" or line[-_CHECK_SIZE:] != _CHECK % zlib.crc32(body):
         return None
-    return (
-        record
-        if line.endswith(b"\n") and isinstance(record, dict) and isinstance(record.get("image"), str)
-        else None
-    )
+    try:
+        record = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("image"), str) else None

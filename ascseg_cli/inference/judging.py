@@ -8,15 +8,16 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from ascseg_cli.data.decode import read_pixels
+from ascseg_cli.data.decode import MAX_PIXELS
+from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Item
 from ascseg_cli.data.preprocess import resize_probability
-from ascseg_cli.errors import AscsegError
+from ascseg_cli.data.source import file_bytes
+from ascseg_cli.errors import AscsegError, OutputError
 from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.outputs import FolderError
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.postprocess import Cleaning, binarise
-from ascseg_cli.inference.results import Result
+from ascseg_cli.inference.results import Result, failed
 from ascseg_cli.inference.tta import prepared
 from ascseg_cli.inference.work import Loaded
 
@@ -27,17 +28,20 @@ Judge = Callable[[Item, np.ndarray, np.ndarray], Verdict]  # item, probability (
 class _Judged(Generic[Verdict]):
     """The work around the network, as the pipeline wants it."""
 
-    full: FolderError | None = None
+    full: OutputError | None = None
 
-    def __init__(self, engine: Engine, judge: Judge[Verdict], threshold: float, cleaning: Cleaning) -> None:
-        self._metadata, self._judge = engine.metadata, judge
+    def __init__(
+        self, engine: Engine, judge: Judge[Verdict], decoders: Decoders, threshold: float, cleaning: Cleaning
+    ) -> None:
+        self._metadata, self._judge, self._decoders = engine.metadata, judge, decoders
         self._threshold, self._cleaning = threshold, cleaning
         self.verdicts: dict[str, Verdict] = {}
 
     def load(self, number: int, item: Item) -> Loaded | Result:
         started = time.perf_counter()
         try:
-            pixels = read_pixels(item.path)
+            content, by_name = file_bytes(item.path, MAX_PIXELS), item.path.suffix.lower() == ".dcm"
+            pixels = self._decoders.read_pixels(content, name=item.name, by_name=by_name)
         except (AscsegError, MemoryError) as error:
             return _failed(item, error)
         seconds = time.perf_counter() - started
@@ -72,13 +76,14 @@ def judged(
 
     judge  is called from several threads
     """
-    work = _Judged(engine, judge, threshold, cleaning)
-    pipeline = Pipeline(engine, work, tta=tta, batch=batch, threads=threads)
-    for item, result in zip(items, pipeline.run(items)):
-        yield item, work.verdicts.pop(item.name) if result.status == "ok" else result.reason
+    with Decoders() as decoders:
+        work = _Judged(engine, judge, decoders, threshold, cleaning)
+        pipeline = Pipeline(engine, work, tta=tta, batch=batch, threads=threads)
+        for item, result in zip(items, pipeline.run(items)):
+            yield item, work.verdicts.pop(item.name) if result.status == "ok" else result.reason
 
 
 def _failed(item: Item, error: Exception) -> Result:
     if isinstance(error, AscsegError):
-        return Result(item.name, "failed", "; ".join(filter(None, (error.message, error.hint))))
+        return failed(item, error)
     return Result(item.name, "failed", "not enough memory for this image")

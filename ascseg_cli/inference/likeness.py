@@ -24,7 +24,11 @@ class Likeness:
     def see(self, number: int, pixels: np.ndarray) -> None:
         """Take in image `number` of the run, (h, w, 3) uint8 RGB, if it is among the first."""
         if self._metadata.statistics and number < SAMPLE:
-            features = appearance.describe(pixels)
+            self.take(number, appearance.describe(pixels))
+
+    def take(self, number: int, features: appearance.Features) -> None:
+        """Take in the figures of image `number` of the run, if it is among the first."""
+        if self._metadata.statistics and number < SAMPLE:
             with self._lock:
                 self._features.append(features)
 

@@ -10,19 +10,24 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from ascseg_cli.errors import OutputError
+from ascseg_cli.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from ascseg_cli.inference.journal import Journal
 
 SUFFIXES = {"masks": ".png", "overlays": ".png", "probabilities": ".png", "polygons": ".geojson"}
 TEMPORARY = ".ascseg-{}.tmp"
+JOURNAL = "journal.jsonl"
 
 
 class FolderError(OutputError):
@@ -76,6 +81,45 @@ class OutputFolder:
                 with self._lock:
                     self._temporary.discard(temporary)
 
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def entries(self) -> list[str]:
+        """The names in the folder, without what a run leaves that ended before its first image.
+
+        Raises UsageError where it is a file, OutputError.
+        """
+        with as_output_error(self.root):
+            if not os.path.lexists(self.root):
+                return []
+            if not self.root.is_dir():
+                raise UsageError(f"{self.root} is a file; --output must be a folder")
+            return [path.name for path in self.root.iterdir() if not _is_remainder(path)]
+
+    def journal(self, say: Callable[[str], None]) -> Journal:
+        """The folder's journal, not yet open."""
+        from ascseg_cli.inference.journal import Journal
+
+        return Journal(self.root)
+
+    def read(self, path: Path) -> bytes | None:
+        """What a file holds; None where there is none that can be read."""
+        try:
+            return path.read_bytes()
+        except OSError:
+            return None
+
+    def remove(self, paths: Sequence[Path]) -> None:
+        """Remove files, where they exist, and folders that become empty. Raises OutputError."""
+        folders = set()
+        for path in paths:
+            with as_output_error(path):
+                path.unlink(missing_ok=True)
+            folders |= set(path.parents) - set(self.root.parents) - {self.root}
+        for folder in sorted(folders, key=lambda path: -len(path.parts)):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     def discard(self, stem: str, kinds: Iterable[str]) -> None:
         """Remove an image's outputs where they exist, as far as the system lets us."""
         for kind in kinds:
@@ -105,6 +149,10 @@ class OutputFolder:
                 f"{folder} is a link that leads out of {self.root}", "remove it, or give another --output"
             )
         self._known.add(folder)
+
+
+def _is_remainder(path: Path) -> bool:
+    return path.match(TEMPORARY.format("*")) or (path.name == JOURNAL and path.stat().st_size == 0)
 
 
 _FOLDER_IS_LOST = {errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -148,10 +196,14 @@ def geojson(collection: dict[str, Any]) -> bytes:
 
 
 def json_bytes(value: Any, indent: int | None = None) -> bytes:
-    """JSON in UTF-8; bytes of a name that aren't UTF-8 become the escapes of lone surrogates."""
+    """JSON in UTF-8; what acts on a terminal is escaped, and bytes that aren't UTF-8 become lone surrogates'."""
     separators = (",", ":") if indent is None else None
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
-    return text.encode("utf-8", "backslashreplace")
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode("utf-8", "backslashreplace")
+
+
+# Control characters that JSON lets pass, and those that turn the direction of writing.
+_UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def _png(values: np.ndarray) -> bytes:

@@ -17,7 +17,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -25,9 +25,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from ascseg_cli.data.discover import Item
+from ascseg_cli.errors import DeviceMemoryError, OutputError
 from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.outputs import FolderError
-from ascseg_cli.inference.results import Result
+from ascseg_cli.inference.results import Result, failed
 from ascseg_cli.inference.tta import probabilities
 from ascseg_cli.inference.work import Loaded
 
@@ -35,6 +35,11 @@ T = TypeVar("T")
 GPU_BATCH = 32
 MOST_WORKERS = 8
 PIXELS_IN_FLIGHT = 64 << 20  # about 20 bytes each: pixels, probabilities, mask, overlay, what is being encoded
+
+
+def usual_batch(device: str) -> int:
+    """Images in one pass of the network, where the user doesn't say."""
+    return GPU_BATCH if device.startswith("cuda") else 1
 
 
 @dataclass
@@ -52,7 +57,7 @@ class Work(Protocol):
     full  the failure that ends the run; None while all is well
     """
 
-    full: FolderError | None
+    full: OutputError | None
 
     def load(self, number: int, item: Item) -> Loaded | Result:
         """Image `number` of the run, ready for the network; its result where there is nothing left to do."""
@@ -68,13 +73,21 @@ class Pipeline:
 
     batch    images in one pass of the network; None: 1 on the CPU, GPU_BATCH on a GPU
     threads  that read, and as many that write; or that do all of an image each
+    warn     called with a line where batches had to become smaller
     """
 
     def __init__(
-        self, engine: Engine, work: Work, *, tta: bool = False, batch: int | None = None, threads: int = 1
+        self,
+        engine: Engine,
+        work: Work,
+        *,
+        tta: bool = False,
+        batch: int | None = None,
+        threads: int = 1,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._engine, self._work, self._tta = engine, work, tta
-        self._batch = batch or (GPU_BATCH if engine.device.startswith("cuda") else 1)
+        self._engine, self._work, self._tta, self._warn = engine, work, tta, warn
+        self._batch = batch or usual_batch(engine.device)
         self._workers = max(1, min(threads, MOST_WORKERS))
         self._stopped = threading.Event()
         self._in_flight: deque[Job] = deque()
@@ -119,7 +132,10 @@ class Pipeline:
         if isinstance(loaded, Result):
             return loaded
         started = time.perf_counter()
-        (small,) = probabilities(self._engine, loaded.network_input[None], tta=self._tta)
+        try:
+            (small,) = probabilities(self._engine, loaded.network_input[None], tta=self._tta)
+        except DeviceMemoryError as error:
+            return failed(job.item, error)
         return self._work.save(job.item, loaded, small, time.perf_counter() - started)
 
     def _run_in_stages(self, items: Iterable[Item]) -> Iterator[Result]:
@@ -177,18 +193,36 @@ class Pipeline:
             if isinstance(loaded, Loaded):
                 batch.append((job, loaded))
             else:
-                job.saved = Future()
-                job.saved.set_result(loaded)
+                job.saved = _known(loaded)
         return batch
 
     def _segment(self, batch: list[tuple[Job, Loaded]], writers: ThreadPoolExecutor) -> None:
         started = time.perf_counter()
-        images = [loaded.network_input for _, loaded in batch]
-        images += [images[-1]] * (self._batch - len(images))
-        maps = probabilities(self._engine, np.stack(images), tta=self._tta)
+        maps = self._maps([loaded.network_input for _, loaded in batch])
         share = (time.perf_counter() - started) / len(batch)
         for (job, loaded), small in zip(batch, maps):
-            job.saved = writers.submit(self._work.save, job.item, loaded, small, share)
+            if isinstance(small, DeviceMemoryError):
+                job.saved = _known(failed(job.item, small))
+            else:
+                job.saved = writers.submit(self._work.save, job.item, loaded, small, share)
+
+    def _maps(self, images: list[np.ndarray]) -> list[np.ndarray | DeviceMemoryError]:
+        """Each image's probabilities; where the device's memory holds no such batch, halves from here on."""
+        maps: list[np.ndarray | DeviceMemoryError] = []
+        while len(maps) < len(images):
+            some = images[len(maps) : len(maps) + self._batch]
+            filled = np.stack(some + [some[-1]] * (self._batch - len(some)))
+            try:
+                maps += list(probabilities(self._engine, filled, tta=self._tta))[: len(some)]
+                continue
+            except DeviceMemoryError as error:
+                lack = error
+            if self._batch == 1:
+                maps.append(lack)
+            else:
+                self._batch //= 2
+                self._warn(f"{lack.message}; from here on {self._batch} at a time")
+        return maps
 
     def _finished(self, *, at_least_one: bool) -> Iterator[Result]:
         """Results at the head of the line; perhaps waiting for the first."""
@@ -200,6 +234,12 @@ class Pipeline:
             self._in_flight.popleft()
             at_least_one = False
             yield result
+
+
+def _known(result: T) -> Future[T]:
+    future: Future[T] = Future()
+    future.set_result(result)
+    return future
 
 
 def _result(future: Future[T]) -> T:

@@ -59,6 +59,9 @@ def measure(mask: np.ndarray, probability: np.ndarray) -> Findings:
     pixels = int(np.count_nonzero(mask))
     if pixels == 0:
         return Findings(0, 0.0, 0, None, None)
-    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    confidence = float(probability.mean(dtype=np.float64, where=mask))
-    return Findings(pixels, pixels / mask.size, components.label(mask).count, (x, y, width, height), confidence)
+    whole = mask.view(np.uint8)
+    x, y, width, height = cv2.boundingRect(whole)
+    box = slice(y, y + height), slice(x, x + width)
+    inner = np.ascontiguousarray(whole[box])
+    confidence, *_ = cv2.mean(np.ascontiguousarray(probability[box]), mask=inner)  # sums in float64
+    return Findings(pixels, pixels / mask.size, components.label(inner).count, (x, y, width, height), confidence)

@@ -55,6 +55,11 @@ class Replay:
         recording.graph.replay()
         return recording.output
 
+    def forget(self) -> None:
+        """Let go of all recordings and their memory."""
+        self._recordings.clear()
+        torch.cuda.empty_cache()
+
     def _record(self, x: Tensor) -> _Recording:
         taken = torch.empty_like(x)
         graph = torch.cuda.CUDAGraph()

@@ -7,7 +7,9 @@ import io
 from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
+from ascseg_cli.data.discover import Item
 from ascseg_cli.data.spreadsheet import harmless
+from ascseg_cli.errors import AscsegError
 from ascseg_cli.inference.postprocess import Findings
 
 STATUSES = ("ok", "empty", "failed", "skipped")
@@ -72,7 +74,18 @@ class Result:
         if found.box is not None:
             x, y, width, height = found.box
             found = replace(found, box=(x, y, width, height))
+        figures = (found.pixels, found.fraction, found.components, *(found.box or ()), found.confidence or 0)
+        numbers = (*figures, result.width, result.height, result.seconds)
+        texts = (result.image, result.reason, result.input_sha256)
+        right = all(isinstance(n, (int, float)) for n in numbers) and all(isinstance(text, str) for text in texts)
+        if result.status not in ("ok", "empty") or not right:
+            raise ValueError("a record of another form")
         return replace(result, findings=found, resumed=True)
+
+
+def failed(item: Item, error: AscsegError) -> Result:
+    """The result of an image that an error of ours ended."""
+    return Result(item.name, "failed", "; ".join(filter(None, (error.message, error.hint))))
 
 
 def _short(value: float | None) -> float | None:

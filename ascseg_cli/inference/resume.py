@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from pathlib import Path
 
 from ascseg_cli.data.decode import read_pixels
 from ascseg_cli.data.discover import Item
 from ascseg_cli.errors import InputError
-from ascseg_cli.inference.journal import Journal
-from ascseg_cli.inference.outputs import SUFFIXES, OutputFolder
+from ascseg_cli.inference.destination import Destination, Records
+from ascseg_cli.inference.outputs import SUFFIXES
 from ascseg_cli.inference.results import Result
 
 CHANGED_INPUT = "the image has changed"
@@ -29,7 +28,7 @@ class Earlier:
     redone  why images that had been done are done again, counted
     """
 
-    def __init__(self, journal: Journal, outputs: OutputFolder, kinds: tuple[str, ...], fingerprint: str) -> None:
+    def __init__(self, journal: Records, outputs: Destination, kinds: tuple[str, ...], fingerprint: str) -> None:
         self._journal = journal
         self._outputs = outputs
         self._kinds = kinds
@@ -68,14 +67,13 @@ class Earlier:
             return CHANGED_INPUT
         size = result.width or 0, result.height or 0
         paths = ((kind, self._outputs.path(kind, item.output_stem)) for kind in self._kinds)
-        return "" if all(is_whole(kind, path, size) for kind, path in paths) else DAMAGED
+        whole = all(is_whole(kind, self._outputs.read(path), size) for kind, path in paths)
+        return "" if whole else DAMAGED
 
 
-def is_whole(kind: str, path: Path, size: tuple[int, int]) -> bool:
+def is_whole(kind: str, content: bytes | None, size: tuple[int, int]) -> bool:
     """Whether an output is there, decodes to its end, and belongs to an image of `size` (width, height)."""
-    try:
-        content = path.read_bytes()
-    except OSError:
+    if content is None:
         return False
     if kind == "polygons":
         return _is_whole_geojson(content, size)
@@ -90,5 +88,5 @@ def _is_whole_geojson(content: bytes, size: tuple[int, int]) -> bool:
     try:
         image = json.loads(content)["image"]
         return (image["width"], image["height"]) == size
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return False

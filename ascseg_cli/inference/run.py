@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 
+from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Found, Missing
+from ascseg_cli.errors import OutputError, StoreError
 from ascseg_cli.inference import claim, run_record
-from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.journal import Journal
+from ascseg_cli.inference.destination import Destination, KeptRecords
+from ascseg_cli.inference.engine import Described, Engine
 from ascseg_cli.inference.likeness import Likeness
-from ascseg_cli.inference.outputs import FolderError, OutputFolder
+from ascseg_cli.inference.outputs import FolderError
+from ascseg_cli.inference.performer import NOT_WRITTEN, Performer
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.results import STATUSES, Result, Table
 from ascseg_cli.inference.resume import Earlier
@@ -38,7 +42,7 @@ class Summary:
     resumed: int = 0
     redone: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
-    full: FolderError | None = None
+    full: OutputError | None = None
 
     def add(self, result: Result) -> None:
         """Count one more."""
@@ -61,9 +65,9 @@ class Run:
     def __init__(
         self,
         found: Found,
-        engine: Engine,
+        engine: Engine | Performer,
         settings: Settings,
-        outputs: OutputFolder,
+        outputs: Destination,
         *,
         mode: str,
         threads: int,
@@ -73,9 +77,10 @@ class Run:
     ) -> None:
         self._found, self._engine, self._settings, self._outputs = found, engine, settings, outputs
         self._mode, self._threads, self._on_result, self._warn = mode, threads, on_result, warn
-        self._record = RunRecord(outputs, engine, settings, arguments=arguments, threads=threads)
-        self._likeness = Likeness(engine.metadata, len(found.items))
-        self._pipeline: Pipeline | None = None
+        self._described: Described = engine.described if isinstance(engine, Performer) else engine
+        self._record = RunRecord(outputs, self._described, settings, arguments=arguments, threads=threads)
+        self._likeness = Likeness(self._described.metadata, len(found.items))
+        self._pipeline: Pipeline | Performer | None = None
         self._summary = Summary()
 
     def stop(self) -> None:
@@ -86,64 +91,105 @@ class Run:
 
     def __call__(self) -> Summary:
         """Do it. Raises UsageError or OutputError before the first image; later trouble is in the rows."""
-        claim.check(self._outputs.root, self._mode)
-        journal = Journal(self._outputs.root)
+        claim.check(self._outputs, self._mode)
+        journal = self._outputs.journal(self._warn)
         journal.open()
+        if not journal.locked:
+            self._warn(f"{self._outputs} lies where files can't be locked; let no other run write into it")
         try:
             earlier = self._begin(journal)
             # OpenCV's own threads would compete with ours and with the network's.
             threads_before = cv2.getNumThreads()
             cv2.setNumThreads(1)
             try:
-                self._segment(journal, earlier)
+                with Decoders(warn=self._warn) as decoders:
+                    self._segment(journal, earlier, decoders)
             finally:
                 cv2.setNumThreads(threads_before)
         finally:
             journal.close()
         return self._summary
 
-    def _begin(self, journal: Journal) -> Earlier | None:
+    def _begin(self, journal: KeptRecords) -> Earlier | None:
         """Make the folder ready and write run.json; what stands of earlier runs, under --resume."""
         self._outputs.remove_leftovers()
         if self._mode == "overwrite":
-            claim.clear(self._outputs)
+            claim.clear(self._outputs, journal.records())
             journal.forget()
-        before = run_record.read(self._outputs.root) if self._mode == "resume" else None
+        before = run_record.read(self._outputs) if self._mode == "resume" else None
         earlier = self._earlier(journal, before) if self._mode == "resume" else None
         self._record.begin(before)
         return earlier
 
-    def _earlier(self, journal: Journal, before: dict[str, Any] | None) -> Earlier:
+    def _earlier(self, journal: KeptRecords, before: dict[str, Any] | None) -> Earlier:
         changes = self._record.changes_since(before) if before else []
         if changes and len(journal):
             self._warn(f"the earlier run was made otherwise ({', '.join(changes)}); its images are done again")
-        fingerprint = self._settings.fingerprint(self._engine.weights_sha256)
+        self._say_who_left(journal)
+        fingerprint = self._settings.fingerprint(self._described.weights_sha256)
         return Earlier(journal, self._outputs, self._settings.save, fingerprint)
 
-    def _segment(self, journal: Journal, earlier: Earlier | None) -> None:
-        settings, summary = self._settings, self._summary
-        work = Work(self._engine, settings, self._outputs, journal, earlier=earlier, watch=self._likeness.see)
-        self._pipeline = Pipeline(
-            self._engine, work, tta=settings.tta, batch=settings.batch_size, threads=self._threads
-        )
+    def _say_who_left(self, journal: KeptRecords) -> None:
+        """Outputs without a row in the new results.csv are nobody's to remove, but to be known of."""
+        left = sorted(set(journal) - {item.name for item in self._found.items})
+        left = [name for name in left if (journal.get(name) or {}).get("outputs")]
+        if left:
+            count = "1 image" if len(left) == 1 else f"{len(left):,} images"
+            self._warn(f"{count} of the earlier run aren't among the inputs now; outputs stay (first: {left[0]})")
+
+    def _segment(self, journal: KeptRecords, earlier: Earlier | None, decoders: Decoders) -> None:
+        summary = self._summary
+        work, self._pipeline = self._performers(journal, earlier, decoders)
         if summary.interrupted:
             self._pipeline.stop()
-        with self._outputs.open(self._outputs.root / claim.RESULTS) as file:
-            table = Table(file)
-            for result in self._results(self._pipeline, work):
-                table.add(result)
-                summary.add(result)
-                self._on_result(result)
-                self._say(self._likeness.warning())
+        try:
+            # Closed at once, whatever happens, so that no thread of the pipeline outlives its decoders.
+            with contextlib.closing(self._results(self._pipeline, work)) as results:
+                self._tell(results)
+        except (FolderError, StoreError) as error:  # the table itself didn't fit; the journal has what it told
+            work.full = work.full or error
         self._say(self._likeness.warning(last=True))
+        if isinstance(self._engine, Performer) and self._engine.lost_some:
+            self._outputs.remove_leftovers()
         summary.full = work.full
         summary.redone = earlier.redone if earlier else Counter()
         counts = {status: summary.counts[status] for status in STATUSES}
-        self._record.end(summary.state, {**counts, "resumed": summary.resumed})
+        try:
+            self._record.end(summary.state, {**counts, "resumed": summary.resumed})
+        except (FolderError, StoreError) as error:
+            summary.full = summary.full or error
         if work.bug:
             raise work.bug
 
-    def _results(self, pipeline: Pipeline, work: Work) -> Iterator[Result]:
+    def _performers(
+        self, journal: KeptRecords, earlier: Earlier | None, decoders: Decoders
+    ) -> tuple[Work | Performer, Pipeline | Performer]:
+        """Who does the work on each image, and who drives it."""
+        settings, watch = self._settings, self._likeness.see
+        if isinstance(self._engine, Performer):
+            self._engine.begin(journal, earlier, self._likeness.take)
+            return self._engine, self._engine
+        work = Work(self._engine, settings, self._outputs, journal, decoders, earlier=earlier, watch=watch)
+        pipeline = Pipeline(
+            self._engine,
+            work,
+            tta=settings.tta,
+            batch=settings.batch_size,
+            threads=self._threads,
+            warn=self._warn,
+        )
+        return work, pipeline
+
+    def _tell(self, results: Iterator[Result]) -> None:
+        with self._outputs.open(self._outputs.root / claim.RESULTS) as file:
+            table = Table(file)
+            for result in results:
+                table.add(result)
+                self._summary.add(result)
+                self._on_result(result)
+                self._say(self._likeness.warning())
+
+    def _results(self, pipeline: Pipeline | Performer, work: Work | Performer) -> Generator[Result, None, None]:
         """One result for each input, in order: what wasn't found, was done, or wasn't come to."""
         missing = deque(sorted(self._found.missing, key=lambda lack: lack.before))
         for done, result in enumerate(self._done_and_skipped(pipeline, work)):
@@ -152,14 +198,14 @@ class Run:
             yield result
         yield from map(_not_found, missing)
 
-    def _done_and_skipped(self, pipeline: Pipeline, work: Work) -> Iterator[Result]:
+    def _done_and_skipped(self, pipeline: Pipeline | Performer, work: Work | Performer) -> Iterator[Result]:
         done = 0
         for result in pipeline.run(self._found.items):
             done += 1
             yield result
-        why = "nothing more can be written" if work.full else "the run was interrupted"
+        why = NOT_WRITTEN if work.full else "not reached: the run was interrupted"
         for item in self._found.items[done:]:
-            yield Result(item.name, "skipped", f"not reached: {why}")
+            yield Result(item.name, "skipped", why)
 
     def _say(self, text: str | None) -> None:
         if text:

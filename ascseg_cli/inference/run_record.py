@@ -11,13 +11,13 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from ascseg_cli import __version__
 from ascseg_cli.inference.claim import RUN
-from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.outputs import OutputFolder, json_bytes
+from ascseg_cli.inference.destination import Destination
+from ascseg_cli.inference.engine import Described
+from ascseg_cli.inference.outputs import json_bytes
 from ascseg_cli.inference.settings import Settings
 
 FORMAT = 1
@@ -29,7 +29,13 @@ class RunRecord:
     """The record of one run in one output folder."""
 
     def __init__(
-        self, outputs: OutputFolder, engine: Engine, settings: Settings, *, arguments: Sequence[str], threads: int
+        self,
+        outputs: Destination,
+        engine: Described,
+        settings: Settings,
+        *,
+        arguments: Sequence[str],
+        threads: int,
     ) -> None:
         self._outputs = outputs
         self._of_results = settings.of_results()
@@ -87,16 +93,20 @@ class RunRecord:
         self._outputs.write(self._outputs.root / RUN, json_bytes(self._content, indent=2) + b"\n")
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """The record in a folder; None where there is none, or none that can be read."""
+def read(outputs: Destination) -> dict[str, Any] | None:
+    """The record that stands there; None where there is none, or none that can be read."""
     try:
-        content = json.loads((folder / RUN).read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(outputs.read(outputs.root / RUN) or b"")
+        json_bytes(content)  # what can't be written again, such as 1e999, was never written by us
+    except (ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return None
+    forms = {"settings": dict, "weights": dict, "earlier_runs": list}
+    return content if all(isinstance(content.get(key), form) for key, form in forms.items()) else None
 
 
-def _weights(engine: Engine) -> dict[str, Any]:
+def _weights(engine: Described) -> dict[str, Any]:
     told = engine.metadata
     return {
         "name": told.name,

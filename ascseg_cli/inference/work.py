@@ -9,24 +9,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ascseg_cli.data.decode import read_pixels
+from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Item
 from ascseg_cli.data.preprocess import resize_probability
 from ascseg_cli.data.source import file_bytes
-from ascseg_cli.errors import AscsegError
+from ascseg_cli.errors import AscsegError, OutputError, StoreError
 from ascseg_cli.inference import overlay, polygons
+from ascseg_cli.inference.destination import Destination, Records
 from ascseg_cli.inference.engine import Engine
-from ascseg_cli.inference.journal import Journal
 from ascseg_cli.inference.outputs import (
     FolderError,
-    OutputFolder,
     geojson,
     mask_png,
     picture_png,
     probability_png,
 )
 from ascseg_cli.inference.postprocess import binarise, measure
-from ascseg_cli.inference.results import Result
+from ascseg_cli.inference.results import Result, failed
 from ascseg_cli.inference.resume import Earlier
 from ascseg_cli.inference.settings import Settings
 from ascseg_cli.inference.tta import prepared
@@ -52,25 +51,27 @@ class Loaded:
 class Work:
     """The work on each image of one run; safe to use from several threads.
 
-    watch  called with the number and the pixels (h, w, 3) uint8 of each image that is decoded
-    full   the failure that ends the run, since no other image would fare better; None while all is well
-    bug    the first failure that was a mistake of ours
+    decoders  that turn files into pixels
+    watch     called with the number and the pixels (h, w, 3) uint8 of each image that is decoded
+    full      the failure that ends the run, since no other image would fare better; None while all is well
+    bug       the first failure that was a mistake of ours
     """
 
     def __init__(
         self,
         engine: Engine,
         settings: Settings,
-        outputs: OutputFolder,
-        journal: Journal,
+        outputs: Destination,
+        journal: Records,
+        decoders: Decoders,
         *,
         earlier: Earlier | None = None,
         watch: Callable[[int, np.ndarray], None] | None = None,
     ) -> None:
         self._metadata, self._settings, self._outputs, self._journal = engine.metadata, settings, outputs, journal
-        self._earlier, self._watch = earlier, watch
+        self._decoders, self._earlier, self._watch = decoders, earlier, watch
         self._fingerprint = settings.fingerprint(engine.weights_sha256)
-        self.full: FolderError | None = None
+        self.full: OutputError | None = None
         self.bug: Exception | None = None
 
     def load(self, number: int, item: Item) -> Loaded | Result:
@@ -82,9 +83,8 @@ class Work:
             sha256 = hashlib.sha256(content).hexdigest()
             if self._earlier and (result := self._earlier.result(item, sha256)):
                 return result
-            # Some DICOM files are known by their suffix alone; all else is read once: hash and pixels agree.
             by_name = item.path.suffix.lower() == ".dcm"
-            pixels = read_pixels(item.path if by_name else content, max_pixels=most)
+            pixels = self._decoders.read_pixels(content, name=item.name, max_pixels=most, by_name=by_name)
             if self._watch:
                 self._watch(number, pixels)
             network_input = prepared(pixels, self._metadata)
@@ -139,10 +139,11 @@ class Work:
         )
 
     def _failed(self, item: Item, error: Exception) -> Result:
-        if isinstance(error, FolderError):
+        if isinstance(error, (FolderError, StoreError)):
             self.full = error
+            return Result(item.name, "failed", error.message)  # the way out is said once, at the end of the run
         if isinstance(error, AscsegError):
-            return Result(item.name, "failed", "; ".join(filter(None, (error.message, error.hint))))
+            return failed(item, error)
         if isinstance(error, MemoryError):
             return Result(item.name, "failed", "not enough memory for this image")
         self.bug = self.bug or error

@@ -32,7 +32,7 @@ def read_file(path: Path) -> Given:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"--config {path} can't be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--config {path} is no TOML: {error}") from error
 
 
@@ -43,7 +43,7 @@ def read_pair(text: str) -> Given:
         raise UsageError(f"--set {text!r} is not KEY=VALUE", "for example: --set augmentation.rotation=10")
     try:
         return tomllib.loads(f"{key.strip()} = {value.strip()}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return tomllib.loads(f"{key.strip()} = {json.dumps(value.strip())}")
 
 

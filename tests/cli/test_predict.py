@@ -151,6 +151,30 @@ def test_a_dry_run_writes_nothing_and_says_everything(
     assert "photos_ascseg/masks/환자 1/사진 🙂.png".replace("/", os.sep) in stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@pytest.mark.parametrize("arguments", [["--dry-run"], [], ["--json"]])
+def test_no_name_acts_on_a_terminal_or_a_spreadsheet(
+    predict: Predict, tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    names = [
+        "\x1b[2J\x1b]0;owned\x07.png",
+        "a\nb.png",
+        "=cmd|' C calc'!A0.png",
+        "\u202egnp.exe.png",
+        "\udcff.png",
+    ]
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        (tmp_path / "photos" / name).write_bytes(b"no image")
+    predict("photos", *arguments)
+    stdout, stderr = capfd.readouterr()
+    assert (stdout + stderr).replace("\n", "").isprintable()
+    assert "owned" in stdout + stderr
+    if arguments != ["--dry-run"]:
+        assert len(rows(Path("photos_ascseg"))) == len(names)
+        assert not any(row["image"][0] in "=+-@" for row in rows(Path("photos_ascseg")))
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\0"])
 def test_names_from_a_list(predict: Predict, photos: Path, ending: str) -> None:
     names = [str(photos / "b.jpg"), str(photos / "환자 1" / "사진 🙂.png")]
@@ -294,6 +318,33 @@ def test_a_second_interrupt_stops_at_once(drawn_weights: Path, tmp_path: Path) -
     assert len(stdout.splitlines()) < 39, "rows of images that weren't reached come only from an orderly end"
     assert b"Traceback" not in stderr
     assert not list((tmp_path / "out").rglob(".ascseg-*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+def test_an_interrupt_before_the_first_image_is_one_line(drawn_weights: Path, photos: Path) -> None:
+    script = (
+        "import os, signal, sys\nfrom ascseg_cli import cli\nfrom ascseg_cli.cli import predict\n"
+        "predict.weights_file = lambda *_: os.kill(os.getpid(), signal.SIGINT)\ncli.main(sys.argv[1:])"
+    )
+    arguments = command(drawn_weights, photos)[3:]
+    run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (130, "interrupted: stopped before the end\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
+def test_a_reader_that_leaves_amid_a_run_interrupts_it(drawn_weights: Path, photos: Path) -> None:
+    for number in range(60):
+        os.link(photos / "a.png", photos / f"c{number:02}.png")
+    process = subprocess.Popen(
+        command(drawn_weights, photos, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["image"] == "a.png"
+    process.stdout.close()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"--resume" in stderr
+    assert [row["status"] for row in rows(photos.parent / "photos_ascseg")].count("skipped") > 10
 
 
 def test_a_reader_that_leaves_ends_the_run_in_good_order(drawn_weights: Path, photos: Path) -> None:

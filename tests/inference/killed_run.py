@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ascseg_cli.cli.interrupt import graceful
 from ascseg_cli.data.discover import discover
 from ascseg_cli.inference.outputs import OutputFolder
 from ascseg_cli.inference.run import Run
@@ -31,11 +32,14 @@ class SlowEngine(stand_in.GreenEngine):
 
 def main() -> None:
     photos, output = map(Path, sys.argv[1:])
+    outputs = OutputFolder(output)
     run = Run(
-        discover([photos], output=output), SlowEngine(), Settings(threshold=0.5, save=KINDS), OutputFolder(output),
+        discover([photos], output=output), SlowEngine(), Settings(threshold=0.5, save=KINDS), outputs,
         mode="resume", threads=2, arguments=[], on_result=lambda _: None, warn=print,
     )  # fmt: skip
-    run()
+    with graceful(run.stop, outputs.remove_temporary):
+        summary = run()
+    sys.exit(130 if summary.counts["skipped"] else 0)
 
 
 if __name__ == "__main__":

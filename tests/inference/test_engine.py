@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ascseg_cli.errors import BackendError, UsageError, WeightsError
+from ascseg_cli.errors import BackendError, DeviceMemoryError, UsageError, WeightsError
 from ascseg_cli.inference.engine import open_engine
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import ASCSeg
@@ -44,6 +45,46 @@ def test_an_image_does_not_feel_its_batch(drawn_weights: Path, images: np.ndarra
     engine = open_engine(drawn_weights, device="cpu")
     alone = np.concatenate([engine.probabilities(images[i : i + 1]) for i in range(3)])
     assert np.abs(engine.probabilities(images) - alone).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:75] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_pass_without_memory_is_named_and_lets_go_of_what_it_held(
+    drawn_weights: Path, images: np.ndarray, error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(drawn_weights, device="cpu", backend="reference")
+    taken: list[weakref.ref[torch.Tensor]] = []
+
+    def full(x: torch.Tensor) -> torch.Tensor:
+        held = x + 1
+        taken.append(weakref.ref(held))
+        raise type(error)(*error.args)
+
+    forgotten: list[bool] = []
+    monkeypatch.setattr(engine, "_run", full)
+    monkeypatch.setattr(engine, "_forget", lambda: forgotten.append(taken[0]() is None))
+    with pytest.raises(DeviceMemoryError, match="cpu has no memory for 3 images at once"):
+        engine.probabilities(images)
+    assert forgotten == [True], "recordings go when the pass itself is gone"
+
+
+def test_other_errors_of_a_pass_are_not_taken_for_lack_of_memory(
+    drawn_weights: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(drawn_weights, device="cpu", backend="reference")
+
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(engine, "_run", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        engine.probabilities(images)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:1", "", "cuda:-1"])

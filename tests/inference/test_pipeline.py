@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Found, Item
+from ascseg_cli.errors import DeviceMemoryError
 from ascseg_cli.inference import pipeline
 from ascseg_cli.inference.journal import Journal
 from ascseg_cli.inference.outputs import OutputFolder
@@ -145,6 +147,47 @@ def test_a_failing_pass_ends_the_run_with_its_error() -> None:
     assert threading.active_count() == before
 
 
+class Small(Numbers):
+    """A device whose memory holds so many images at once; `busy` passes find it full of another's."""
+
+    def __init__(self, holds: int, busy: int = 0) -> None:
+        super().__init__()
+        self.holds, self.busy = holds, busy
+        self.sizes: list[int] = []
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        self.sizes.append(len(images))
+        self.busy -= 1
+        if len(images) > self.holds or self.busy >= 0:
+            raise DeviceMemoryError(f"cuda:0 has no memory for {len(images)} images at once")
+        return super().probabilities(images)
+
+
+@pytest.mark.parametrize(
+    ("batch", "holds", "sizes"), [(32, 8, {32, 16, 8}), (5, 3, {5, 2}), (7, 1, {7, 3, 1}), (4, 4, {4})]
+)
+def test_batches_are_halved_until_the_device_s_memory_holds_them(batch: int, holds: int, sizes: set[int]) -> None:
+    engine, said = Small(holds), []
+    line = Pipeline(engine, SlowWork(), batch=batch, threads=2, warn=said.append)  # type: ignore[arg-type]
+    results = list(line.run(ITEMS))
+    assert [result.image for result in results] == [item.name for item in ITEMS]
+    want = [("failed", "drawn so") if n % 10 == 3 else ("ok", str(n)) for n in range(len(ITEMS))]
+    assert [(result.status, result.reason) for result in results] == want
+    assert set(engine.sizes) == sizes
+    assert engine.sizes == sorted(engine.sizes, reverse=True), "a size that failed isn't tried again"
+    assert len(said) == len(sizes) - 1
+    assert all("no memory for" in line and "from here on" in line for line in said)
+
+
+def test_an_image_that_fits_no_memory_fails_and_the_next_is_tried() -> None:
+    results = list(Pipeline(Small(1, busy=3), SlowWork(), batch=2, threads=2).run(ITEMS[:3]))  # type: ignore[arg-type]
+    assert [(result.status, result.reason) for result in results] == [
+        ("failed", "cuda:0 has no memory for 1 images at once"),
+        ("failed", "cuda:0 has no memory for 1 images at once"),
+        ("ok", "2"),
+    ]
+
+
 @pytest.mark.parametrize(("kind", "batch"), [(Numbers, 2), (Several, 1)])
 def test_large_images_go_one_at_a_time_when_memory_says_so(
     monkeypatch: pytest.MonkeyPatch, kind: type[Numbers], batch: int
@@ -216,8 +259,10 @@ def test_real_work_gives_the_same_files_for_any_batch(
         journal = Journal(outputs.root)
         journal.open()
         how = Settings(threshold=0.5, save=kinds, **chosen)  # type: ignore[arg-type]
-        work = Work(engine, how, outputs, journal)
-        results = list(Pipeline(engine, work, tta=how.tta, batch=how.batch_size, threads=2).run(found(7).items))
+        with Decoders() as decoders:
+            work = Work(engine, how, outputs, journal, decoders)
+            line = Pipeline(engine, work, tta=how.tta, batch=how.batch_size, threads=2)
+            results = list(line.run(found(7).items))
         journal.close()
         assert [result.status for result in results] == ["ok", "empty", *["ok"] * 5]
         paths = [path for path in sorted(outputs.root.rglob("*.*")) if path.parent != outputs.root]

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ascseg_cli.data import decoders
 from ascseg_cli.data.discover import Found, Item, Missing
 from ascseg_cli.errors import OutputError, UsageError
-from ascseg_cli.inference import work
+from ascseg_cli.inference import run_record, work
+from ascseg_cli.inference.journal import line_of
 from ascseg_cli.inference.outputs import OutputFolder
 from ascseg_cli.inference.postprocess import Cleaning
 from ascseg_cli.inference.run import Run, Summary
@@ -261,14 +263,27 @@ def test_a_torn_journal_line_costs_one_image(runner: Runner, found: Callable[[in
 
 
 @pytest.mark.parametrize(
-    "rubbish", [b"{}\n", b"[1]\n", b"nonsense\n", b'{"image": 3}\n', b'{"image": "000.png"}\n', b"\xff\xfe\n"]
-)
+    "rubbish",
+    [
+        b"{}\n", b"[1]\n", b"nonsense\n", b"\xff\xfe\n", b"\n", b'{"image": "000.png"}\n', b"[" * 100_000 + b"\n",
+        line_of({"image": 3}), line_of({"image": "000.png"}), line_of({"image": "x"})[1:],
+    ],
+)  # fmt: skip
 def test_rubbish_in_the_journal_is_survived(runner: Runner, found: Callable[[int], Found], rubbish: bytes) -> None:
     images = found(2)
     runner(images)
     with open(runner.root / "journal.jsonl", "ab") as file:
         file.write(rubbish)
     assert runner(images, mode="resume").resumed >= 1
+
+
+@pytest.mark.parametrize("key", ["settings", "weights", "earlier_runs", "counts"])
+@pytest.mark.parametrize("value", ["[]", "1e999", "null", '{"a": NaN}', "[" * 5000])
+def test_rubbish_in_run_json_is_survived(tmp_path: Path, key: str, value: str) -> None:
+    base = '"format": 1, "settings": {}, "weights": {}, "earlier_runs": []'
+    (tmp_path / "run.json").write_text(f'{{{base}, "{key}": {value}}}')
+    earlier = run_record.read(OutputFolder(tmp_path))
+    assert earlier is None or run_record.json_bytes(earlier)
 
 
 def test_a_folder_with_files_is_refused(runner: Runner, found: Callable[[int], Found]) -> None:
@@ -323,7 +338,7 @@ def test_a_forged_journal_removes_nothing_outside(
     runner(found(1))
     (runner.root / "precious.png").write_bytes(b"precious")
     with open(runner.root / "journal.jsonl", "ab") as file:
-        file.write(json.dumps({"image": "x", "outputs": named}).encode() + b"\n")
+        file.write(line_of({"image": "x", "outputs": named}))
     runner(found(1), mode="overwrite")
     assert (tmp_path / "precious.png").exists()
     assert (runner.root / "precious.png").exists()
@@ -388,13 +403,13 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_image(
 def test_a_bug_in_one_image_does_not_lose_the_others(
     runner: Runner, found: Callable[[int], Found], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, real = found(3), work.read_pixels
+    images, real = found(3), decoders.Decoders.read_pixels
     first = images.items[0].path.read_bytes()
 
-    def broken(content: bytes, **options: Any) -> np.ndarray:
-        return 1 / 0 if content == first else real(content, **options)  # type: ignore[return-value]
+    def broken(self: decoders.Decoders, content: bytes, **options: Any) -> np.ndarray:
+        return 1 / 0 if content == first else real(self, content, **options)  # type: ignore[return-value]
 
-    monkeypatch.setattr(work, "read_pixels", broken)
+    monkeypatch.setattr(decoders.Decoders, "read_pixels", broken)
     with pytest.raises(ZeroDivisionError):
         runner(images)
     assert [row["status"] for row in runner.rows()] == ["failed", "empty", "ok"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import sys
 import time
 import warnings
@@ -90,7 +91,7 @@ def check(name: str, data: bytes, report: Report) -> None:
 
 
 def _check_refusal(name: str, error: InputError, report: Report) -> None:
-    report.refused[error.message.split(":")[0].split(" with ")[0][:40]] += 1
+    report.refused[re.sub(r"[\d,]+", "n", error.message.split(":")[0].split(" with ")[0])[:40]] += 1
     text = error.message + error.hint
     if not error.message or "\n" in text or len(error.message) > 200 or not text.isprintable():
         report.faults.append(f"{name}: bad message {text!r}")

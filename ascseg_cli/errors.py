@@ -39,6 +39,16 @@ class UnknownBackendError(BackendError, UsageError):
     """A backend or device of a name that doesn't exist."""
 
 
+class MissingTorchError(BackendError):
+    """torch can't be imported, and what was asked for needs it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this needs torch, which isn't installed",
+            "install torch; or give predict and evaluate --weights FILE.onnx, made by `ascseg export` elsewhere",
+        )
+
+
 class UnknownWeightsError(WeightsError, UsageError):
     """A data set, variant or weights file of a name that doesn't exist."""
 

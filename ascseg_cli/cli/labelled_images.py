@@ -21,10 +21,9 @@ from ascseg_cli.evaluation.pairing import MaskPair
 from ascseg_cli.evaluation.scoring import Scored, Unscored, score_probability
 from ascseg_cli.evaluation.seen import Seen, look_up
 from ascseg_cli.evaluation.table import Table
-from ascseg_cli.inference.engine import Engine, open_engine
+from ascseg_cli.inference.engine import Engine, open_engine, read_metadata
 from ascseg_cli.inference.judging import judged
 from ascseg_cli.inference.postprocess import Cleaning
-from ascseg_cli.network.checkpoint import read_metadata
 
 
 @dataclass(frozen=True)

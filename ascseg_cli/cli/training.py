@@ -15,7 +15,6 @@ from ascseg_cli.cli.interrupt import graceful
 from ascseg_cli.cli.progress import duration
 from ascseg_cli.cli.train_progress import TrainProgress
 from ascseg_cli.errors import OutputError, UsageError
-from ascseg_cli.inference.engine import select_device
 from ascseg_cli.inference.threads import usable_threads
 from ascseg_cli.training import seeds
 from ascseg_cli.training.configuration import merged, read_file, read_pair, template, to_toml
@@ -75,6 +74,8 @@ def print_config(order: Order) -> int:
 def carry_out(order: Order) -> int:
     """Train; returns the exit code."""
     import torch
+
+    from ascseg_cli.inference.torch_engine import select_device
 
     runs = order.folders()
     top = RunFolder(order.output or Path())

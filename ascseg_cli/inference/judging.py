@@ -17,7 +17,6 @@ from ascseg_cli.inference.outputs import FolderError
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.postprocess import Cleaning, binarise
 from ascseg_cli.inference.results import Result
-from ascseg_cli.inference.tta import prepared
 from ascseg_cli.inference.work import Loaded
 
 Verdict = TypeVar("Verdict")
@@ -30,7 +29,7 @@ class _Judged(Generic[Verdict]):
     full: FolderError | None = None
 
     def __init__(self, engine: Engine, judge: Judge[Verdict], threshold: float, cleaning: Cleaning) -> None:
-        self._metadata, self._judge = engine.metadata, judge
+        self._engine, self._judge = engine, judge
         self._threshold, self._cleaning = threshold, cleaning
         self.verdicts: dict[str, Verdict] = {}
 
@@ -38,10 +37,11 @@ class _Judged(Generic[Verdict]):
         started = time.perf_counter()
         try:
             pixels = read_pixels(item.path)
+            network_input = self._engine.prepared(pixels)
         except (AscsegError, MemoryError) as error:
             return _failed(item, error)
         seconds = time.perf_counter() - started
-        return Loaded((pixels.shape[0], pixels.shape[1]), prepared(pixels, self._metadata), None, "", seconds)
+        return Loaded((pixels.shape[0], pixels.shape[1]), network_input, None, "", seconds)
 
     def save(self, item: Item, loaded: Loaded, small: np.ndarray, share: float) -> Result:
         if not np.isfinite(small).all():

@@ -66,7 +66,8 @@ class Work(Protocol):
 class Pipeline:
     """Runs images through `work.load`, the network and `work.save`.
 
-    batch    images in one pass of the network; None: 1 on the CPU, GPU_BATCH on a GPU
+    batch    images in one pass of the network; None: 1 on the CPU, GPU_BATCH on a GPU. An engine that takes pixels
+             gets one
     threads  that read, and as many that write; or that do all of an image each
     """
 
@@ -74,7 +75,8 @@ class Pipeline:
         self, engine: Engine, work: Work, *, tta: bool = False, batch: int | None = None, threads: int = 1
     ) -> None:
         self._engine, self._work, self._tta = engine, work, tta
-        self._batch = batch or (GPU_BATCH if engine.device.startswith("cuda") else 1)
+        usual = GPU_BATCH if engine.device.startswith("cuda") else 1
+        self._batch = 1 if engine.takes_pixels else batch or usual  # pictures of several sizes make no batch
         self._workers = max(1, min(threads, MOST_WORKERS))
         self._stopped = threading.Event()
         self._in_flight: deque[Job] = deque()

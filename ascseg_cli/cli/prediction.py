@@ -123,6 +123,8 @@ def open_named_engine(order: Order) -> Engine:
         say("note", f"{engine.metadata.name} on {engine.device}, backend {engine.backend}")
         if engine.first_wait:
             say("note", f"the kernels are being compiled for this machine, once: about {engine.first_wait}")
+        if engine.takes_pixels and (order.settings.batch_size or 1) > 1:
+            say("note", "exported files run image by image; --batch-size isn't needed")
     if engine.backend_note:
         say("warning", f"the slow backend {engine.backend} runs: {engine.backend_note}")
     return engine

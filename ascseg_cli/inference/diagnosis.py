@@ -15,7 +15,8 @@ from typing import Literal
 State = Literal["ok", "missing", "broken"]
 EXTRAS = {
     "cuda": "mamba_ssm",
-    "export": "onnxruntime",
+    "export": "onnx",
+    "onnx": "onnxruntime",
     "dicom": "pydicom",
     "ray": "ray",
 }

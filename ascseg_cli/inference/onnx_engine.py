@@ -102,6 +102,12 @@ class OnnxEngine:
         got = {value.name: (value.type, len(value.shape)) for value in self._session.get_inputs()}
         if got != {_INPUT: wanted}:
             raise WeightsError(f"{self._where}: its inputs are {_words(got)}, not {_words({_INPUT: wanted})}")
+        size, own = self._file.record.static, self.metadata.preprocessing.size
+        if not self.takes_pixels and size not in (None, own):
+            raise WeightsError(
+                f"{self._where}: its network takes {size[0]}×{size[1]} px, "
+                f"but its metadata prepares {own[0]}×{own[1]} px"
+            )
         outputs = {value.name: (value.type, len(value.shape)) for value in self._session.get_outputs()}
         if outputs.get(_OUTPUT) != ("tensor(float)", 3):
             wanted_words = _words({_OUTPUT: ("tensor(float)", 3)})

@@ -133,6 +133,8 @@ def _header(content: bytes, path: Path) -> dict[str, Any]:
 def _import_hint(content: bytes) -> str:
     if content[:2] == b"PK" or content[:1] == b"\x80":
         return "this looks like a PyTorch checkpoint; run: ascseg weights import FILE --output weights.safetensors"
+    if content[:1] == b"\x08":  # the first field of an ONNX file
+        return "if it is an exported file: predict and evaluate run it under the name *.onnx"
     return ""
 
 

@@ -82,12 +82,17 @@ def test_errors_import_nothing_of_ours() -> None:
     [
         "cli.app",
         "cli.check",
+        "cli.prediction",
         "data.decode",
         "data.discover",
         "data.report",
         "evaluation",
         "weights.store",
+        "inference.engine",
+        "inference.onnx_engine",
+        "inference.segmenter",
         "network.checkpoint",
+        "network.exported",
         "network.metadata",
     ],
 )

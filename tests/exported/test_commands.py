@@ -246,6 +246,13 @@ def test_training_without_torch_is_one_line(photos: Path) -> None:
     assert run.stderr.startswith("error: this needs torch, which isn't installed")
 
 
+def test_the_doctor_goes_on_without_torch() -> None:
+    run = ascseg("doctor")
+    assert run.code == exit_codes.OK
+    assert "torch isn't installed" in run.stdout
+    assert run.stdout.count("extra ") >= 3
+
+
 def test_without_onnxruntime_the_extra_is_named(draw: Draw, photos: Path) -> None:
     run = ascseg("predict", photos, "--weights", draw(), missing=("torch", "onnxruntime"))
     assert run.code == exit_codes.NOTHING_DONE

@@ -10,6 +10,7 @@ import numpy as np
 
 from ascseg_cli.cli import evaluation, say
 from ascseg_cli.cli.evaluation import Order
+from ascseg_cli.cli.prediction import say_alone
 from ascseg_cli.data.discover import Item
 from ascseg_cli.data.layouts import Dataset, open_dataset
 from ascseg_cli.data.naming import output_stems
@@ -58,6 +59,7 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
     threshold = engine.metadata.threshold if network.threshold is None else network.threshold
     if not order.quiet:
         say("note", f"{metadata.name} on {engine.device}, backend {engine.backend}, threshold {threshold:g}")
+        say_alone(engine, network.batch_size)
     outcomes = _outcomes(engine, replace(network, threshold=threshold), named, order)
     table = evaluation.collect(Table(with_probabilities=True), outcomes, len(named), order)
     settings = {

@@ -35,9 +35,16 @@ def texts(record: dict[str, Any]) -> dict[str, str]:
 
 
 def model(
-    *, record: dict[str, Any] | None = None, props: dict[str, str] | None = None, kind: str = "uint8"
+    *,
+    record: dict[str, Any] | None = None,
+    props: dict[str, str] | None = None,
+    kind: str = "uint8",
+    plane: int = 1,
 ) -> Any:
-    """The ONNX model. record: what differs in ours; props: all of the metadata instead; kind: of `image`."""
+    """The ONNX model. record: what differs in ours; props: all of the metadata instead; kind: of `image`.
+
+    plane: the colour that is looked at; above 2 the graph fails when it runs.
+    """
     helper = pytest.importorskip("onnx.helper", reason="the stand-in files are made with onnx")
     from onnx import TensorProto, numpy_helper
 
@@ -47,7 +54,7 @@ def model(
     h, w = record.get("static") or ("height", "width")
     shape = ["batch", 3, h, w] if core else ["batch", h, w, 3]
     constants = {
-        "green": np.int64(1), "middle": np.float32(0 if core else 128), "scale": np.float32(1 if core else 32),
+        "green": np.int64(plane), "middle": np.float32(0 if core else 128), "scale": np.float32(1 if core else 32),
         "zero": np.float32(0), "columns": np.int64(2), "slope": np.float32(SLOPE),
         "threshold": np.float32(METADATA.threshold),
     }  # fmt: skip

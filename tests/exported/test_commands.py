@@ -113,6 +113,7 @@ def test_batches_and_threads_change_no_byte(draw: Draw, photos: Path) -> None:
         out = photos.parent / f"out{number}"
         run = ascseg("predict", photos, "--weights", model, "--save", KINDS, "--output", out, *options)
         assert run.code == exit_codes.SOME_FAILED
+        assert ("--batch-size 3 isn't used" in run.stderr) == (options == ["--batch-size", 3])
         got.append(files(out))
     assert len(got[0]) == 16
     assert all(other == got[0] for other in got[1:])

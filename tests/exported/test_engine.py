@@ -130,6 +130,16 @@ def test_a_graph_that_the_runtime_refuses_is_one_line(draw: Draw, capfd: pytest.
     assert capfd.readouterr().err == ""
 
 
+def test_a_graph_that_fails_is_one_line(
+    draw: Draw, pictures: list[np.ndarray], capfd: pytest.CaptureFixture[str]
+) -> None:
+    engine = open_engine(draw(plane=7), threads=1)
+    with pytest.raises(WeightsError, match=r"model\.onnx can't be run: .*Gather") as caught:
+        engine.probabilities(pictures[0][None])
+    assert "\n" not in caught.value.message
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("kind", ["float", "int8"])
 def test_another_input_than_the_record_says_is_refused(draw: Draw, kind: str) -> None:
     with pytest.raises(WeightsError, match=rf"its inputs are image tensor\({kind}\) of 4 axes, not image tensor"):

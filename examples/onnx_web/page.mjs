@@ -37,6 +37,7 @@ async function loadModel(name, content) {
 
 async function segment(file) {
   say(`Segmenting ${file.name} …`);
+  element("result").hidden = true;
   try {
     shown = await ask({ picture: file });
   } catch (error) {

@@ -14,6 +14,7 @@ import pytest
 from ascseg_cli.errors import WeightsError
 from ascseg_cli.inference.engine import read_metadata
 from ascseg_cli.network import exported
+from ascseg_cli.weights.checking import check_weights
 
 onnx = pytest.importorskip("onnx", reason="the files are made with onnx")
 Draw = Callable[..., Path]
@@ -106,6 +107,20 @@ def test_other_files_are_named(drawn_weights: Path, tmp_path: Path) -> None:
         file.truncate(2**27)
     with pytest.raises(WeightsError, match="at most"):
         exported.read(path)
+
+
+def test_verify_says_what_a_file_was_made_from(draw: Draw) -> None:
+    path = draw(hashed=True)
+    (check,) = check_weights([str(path)])
+    assert check.good
+    assert check.words.startswith(f"{path}: whole; exported from stand-in, weights of sha256 000")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"Sigmoid", b"Softmax"))
+    (check,) = check_weights([str(path)])
+    assert not check.good
+    assert "damaged or was altered" in check.words
+    (check,) = check_weights([str(draw("unhashed.onnx"))])
+    assert "it keeps no hash of its graph" in check.words
 
 
 def test_the_name_decides() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,6 +122,16 @@ def test_verify_says_what_a_file_was_made_from(draw: Draw) -> None:
     assert "damaged or was altered" in check.words
     (check,) = check_weights([str(draw("unhashed.onnx"))])
     assert "it keeps no hash of its graph" in check.words
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("model.bin", r"under the name \*\.onnx"), ("model.pt2", "torch.export")]
+)
+def test_exports_under_other_names_are_told_apart(draw: Draw, tmp_path: Path, name: str, hint: str) -> None:
+    path = draw().rename(tmp_path / name)
+    with pytest.raises(WeightsError, match="no safetensors file") as caught:
+        read_metadata(path)
+    assert re.search(hint, caught.value.hint)
 
 
 def test_the_name_decides() -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ascseg_cli import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "examples" / "polyps" / "polyp_1.jpg"
 MOST_CHANGED = 1e-4  # of the pixels: what an export may change
@@ -23,12 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped weights for polyps as `ascseg export` writes them."""
     pytest.importorskip("onnx", reason="exported files are written with onnx")
-    from ascseg_cli.exporting import onnx_file
-    from ascseg_cli.network import checkpoint
-    from ascseg_cli.weights.store import locate
-
     path = tmp_path_factory.mktemp("model") / "kvasir.onnx"
-    onnx_file.write(checkpoint.read(locate("kvasir")), path)
+    assert cli.run(["export", "--dataset", "kvasir", "--format", "onnx", "--output", str(path)]) == 0
     return path
 
 

@@ -42,9 +42,9 @@ class UnknownBackendError(BackendError, UsageError):
 class MissingTorchError(BackendError):
     """torch can't be imported, and what was asked for needs it."""
 
-    def __init__(self) -> None:
+    def __init__(self, reason: ImportError | OSError) -> None:
         super().__init__(
-            "this needs torch, which isn't installed",
+            f"this needs torch, which can't be imported: {reason}",
             "install torch; or give predict and evaluate --weights FILE.onnx, made by `ascseg export` elsewhere",
         )
 

@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
         return _refuse(error, arguments)
     except Exception as error:
         if isinstance(error, ImportError) and error.name == "torch":
-            return _refuse(errors.MissingTorchError(), arguments)
+            return _refuse(errors.MissingTorchError(error), arguments)
         _trace(arguments)
         say("error", f"this is a bug in ascseg: {type(error).__name__}: {error}")
         say("hint", "run the same command with --debug first (`ascseg --debug …`) and report what it prints")

@@ -100,11 +100,11 @@ def open_engine(
             f"run: ascseg export --weights {weights} --format onnx, and give that file",
         )
     try:
-        from ascseg_cli.inference.torch_engine import TorchEngine
-    except ImportError as error:
-        if error.name != "torch":
-            raise
-        raise MissingTorchError from error
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise MissingTorchError(error) from error
+    from ascseg_cli.inference.torch_engine import TorchEngine
+
     return TorchEngine(content, device=device, backend=backend, precision=precision, threads=threads)
 
 

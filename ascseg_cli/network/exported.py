@@ -8,7 +8,7 @@ The format is ONNX's own: onnx.proto, message ModelProto.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,12 +80,14 @@ def read(path: Path) -> Exported:
     return Exported(metadata, record, content, hashlib.sha256(content).hexdigest())
 
 
-def graph_sha256(content: bytes) -> str:
-    """The hash that the record of an ONNX file keeps, from the file's bytes with or without a record."""
-    return _hash(list(_fields(content)))
+def with_hash(texts: Mapping[str, str], content: bytes) -> dict[str, str]:
+    """A file's texts with the hash of its graph in the record; `content` is the file, with or without texts."""
+    record = Record.model_validate_json(texts[KEY_EXPORT])
+    kept = record.model_copy(update={"graph_sha256": _hash(_fields(content))})
+    return {**texts, KEY_EXPORT: kept.model_dump_json()}
 
 
-def _hash(fields: list[tuple[int, bytes]]) -> str:
+def _hash(fields: Iterable[tuple[int, bytes]]) -> str:
     digest = hashlib.sha256()
     for number, value in fields:
         if number in (_GRAPH, _FUNCTIONS):

@@ -36,9 +36,15 @@ def test_metadata_and_record_are_those_that_onnx_wrote(draw: Draw) -> None:
 
 
 def test_the_hash_is_of_graph_and_functions(draw: Draw) -> None:
-    path = draw()
+    path = draw(hashed=True)
     graph = onnx.load(path).graph.SerializeToString()
-    assert exported.graph_sha256(path.read_bytes()) == hashlib.sha256(graph).hexdigest()
+    assert exported.read(path).record.graph_sha256 == hashlib.sha256(graph).hexdigest()
+    whole = onnx.load(path)
+    function = onnx.helper.make_function("ascseg", "Twice", ["x"], ["y"], [], [])
+    whole.functions.append(function)
+    kept = exported.with_hash({prop.key: prop.value for prop in whole.metadata_props}, whole.SerializeToString())
+    both = hashlib.sha256(graph + function.SerializeToString()).hexdigest()
+    assert json.loads(kept["ascseg_export"])["graph_sha256"] == both
 
 
 def test_any_changed_byte_of_the_graph_is_noticed(draw: Draw) -> None:

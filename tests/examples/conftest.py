@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory, picture: Path) -> Path:
     """The shipped weights for polyps as `ascseg export` writes them."""
     pytest.importorskip("onnx", reason="exported files are written with onnx")
     path = tmp_path_factory.mktemp("model") / "kvasir.onnx"
-    assert cli.run(["export", "--dataset", "kvasir", "--format", "onnx", "--output", str(path)]) == 0
+    command = ["export", "--dataset", "kvasir", "--format", "onnx", "--images", picture, "--output", path]
+    assert cli.run([str(word) for word in command]) == 0
     return path
 
 

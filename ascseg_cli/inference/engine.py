@@ -13,7 +13,6 @@ from typing import Protocol
 
 import numpy as np
 
-from ascseg_cli.data.preprocess import prepare
 from ascseg_cli.errors import BackendError, MissingTorchError, UnknownBackendError, UsageError
 from ascseg_cli.network import checkpoint, exported
 from ascseg_cli.network.metadata import Metadata
@@ -106,9 +105,3 @@ def open_engine(
     from ascseg_cli.inference.torch_engine import TorchEngine
 
     return TorchEngine(content, device=device, backend=backend, precision=precision, threads=threads)
-
-
-def prepared(pixels: np.ndarray, metadata: Metadata) -> np.ndarray:
-    """Pixels (h, w, 3) uint8 RGB -> what the network of these weights looks at, (3, h', w') float32."""
-    how = metadata.preprocessing
-    return prepare(pixels, rule=how.rule, size=how.size, mean=how.mean, std=how.std)

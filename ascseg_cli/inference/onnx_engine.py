@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ascseg_cli.errors import BackendError, InputError, MissingExtraError, UnknownBackendError, WeightsError
-from ascseg_cli.inference import engine
+from ascseg_cli.inference.engine import check_device_name
 from ascseg_cli.inference.threads import usable_threads
+from ascseg_cli.inference.tta import prepared
 from ascseg_cli.kernels.backend import NAMES
 from ascseg_cli.network.exported import Exported
 
@@ -51,7 +52,7 @@ class OnnxEngine:
         Raises InputError where the file was exported for another size.
         """
         if not self.takes_pixels:
-            return engine.prepared(pixels, self.metadata)
+            return prepared(pixels, self.metadata)
         size = self._file.record.static
         if size is not None and size != pixels.shape[:2]:
             raise InputError(
@@ -131,7 +132,7 @@ class OnnxEngine:
 
 def check_choices(device: str, backend: str, precision: str) -> None:
     """Raise BackendError for what exported files can't be run with."""
-    engine.check_device_name(device)
+    check_device_name(device)
     if device not in ("auto", "cpu"):
         raise BackendError(
             f"device {device!r} can't be used: exported files run on the CPU",

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ascseg_cli.errors import BackendError
-from ascseg_cli.inference import engine
+from ascseg_cli.inference.engine import check_device_name
 from ascseg_cli.inference.replay import Replay
+from ascseg_cli.inference.tta import prepared
 from ascseg_cli.kernels.backend import first_wait, resolve, using
 from ascseg_cli.kernels.cuda import compile_ahead
 from ascseg_cli.network.asc_seg import ASCSeg
@@ -26,7 +27,13 @@ class TorchEngine:
     takes_pixels = False
 
     def __init__(
-        self, checkpoint: Checkpoint, *, device: str, backend: str, precision: str, threads: int | None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str,
+        backend: str,
+        precision: str,
+        threads: int | None = None,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
@@ -47,7 +54,7 @@ class TorchEngine:
 
     def prepared(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels (h, w, 3) uint8 RGB -> (3, h', w') float32."""
-        return engine.prepared(pixels, self.metadata)
+        return prepared(pixels, self.metadata)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32, 0..1."""
@@ -86,7 +93,7 @@ def _memory_format(device: torch.device, backend: str) -> torch.memory_format:
 
 def select_device(wanted: str) -> torch.device:
     """The device of that name, known to work. Raises BackendError with what to do."""
-    engine.check_device_name(wanted)
+    check_device_name(wanted)
     name, _, number = wanted.partition(":")
     if name == "auto":  # never mps by itself: the compiled CPU kernels are faster than plain torch there
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

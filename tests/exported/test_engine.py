@@ -12,9 +12,8 @@ import pytest
 
 from ascseg_cli.errors import BackendError, InputError, MissingExtraError, UsageError, WeightsError
 from ascseg_cli.inference.engine import open_engine
-from ascseg_cli.inference.engine import prepared as prepared_for_the_network
 from ascseg_cli.inference.segmenter import Segmenter
-from ascseg_cli.inference.tta import predict_probability
+from ascseg_cli.inference.tta import predict_probability, prepared
 
 pytest.importorskip("onnxruntime", reason="exported files are run by onnxruntime")
 Draw = Callable[..., Path]
@@ -53,7 +52,7 @@ def test_the_mean_of_four_views_each_turned_back(draw: Draw, pictures: list[np.n
 def test_the_network_alone_takes_prepared_images(draw: Draw, pictures: list[np.ndarray]) -> None:
     engine = open_engine(draw(record={"core_only": True}), threads=1)
     images = np.stack([engine.prepared(pixels) for pixels in pictures])
-    np.testing.assert_array_equal(images[0], prepared_for_the_network(pictures[0], engine.metadata))
+    np.testing.assert_array_equal(images[0], prepared(pictures[0], engine.metadata))
     got = engine.probabilities(images)
     assert got.shape == (4, 32, 48)
     rise = 0.02 * np.arange(1, 49)

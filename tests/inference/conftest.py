@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ascseg_cli.data.discover import Found, Item
-from ascseg_cli.inference.engine import prepared
+from ascseg_cli.inference.tta import prepared
 from ascseg_cli.network.metadata import Metadata, Preprocessing
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,25 +72,43 @@ def test_a_network_alone_for_another_size_than_its_own_is_refused(draw: Draw) ->
         open_engine(draw(record={"core_only": True, "static": [64, 64]}))
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted under /proc")
-def test_as_many_threads_as_said_never_more(draw: Draw, pictures: list[np.ndarray]) -> None:
-    def count() -> int:
-        return len(list(Path("/proc/self/task").iterdir()))
+COUNT = """
+import sys
+from pathlib import Path
+import numpy as np
+import onnxruntime
+from ascseg_cli.inference.engine import open_engine
 
-    before = count()
-    alone = open_engine(draw(), threads=1)
-    alone.probabilities(pictures[0][None])
-    assert count() == before  # the caller's own thread does it
-    engine = open_engine(draw(), threads=4)
-    engine.probabilities(pictures[0][None])
-    assert count() == before + 3
-    with engine.shared(4) as begin:
-        one = threading.Thread(target=lambda: (begin(), engine.probabilities(pictures[0][None])))
-        one.start()
-        one.join()
-        assert count() == before + 3  # the session for four passes at once brought none of its own
-    with engine.shared(2):
-        assert count() == before + 3 + 1
+def count():
+    return len(list(Path("/proc/self/task").iterdir()))
+
+def run(engine):
+    engine.probabilities(np.zeros((1, 40, 60, 3), np.uint8))
+
+first = open_engine(Path(sys.argv[1]), threads=1)
+before = count()
+run(first)
+print(count() - before)
+four = open_engine(Path(sys.argv[1]), threads=4)
+run(four)
+print(count() - before)
+with four.shared(4):
+    run(four)
+    print(count() - before)
+with four.shared(2):
+    run(four)
+    print(count() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted under /proc")
+def test_as_many_threads_as_said_never_more(draw: Draw) -> None:
+    run = subprocess.run([sys.executable, "-c", COUNT, draw()], capture_output=True, text=True, check=True)
+    alone, of_four, four_at_once, two_at_once = map(int, run.stdout.split())
+    assert alone == 0  # the caller's own thread does it
+    assert of_four == 3
+    assert four_at_once == 3  # the session for four passes at once brought none of its own
+    assert two_at_once == 3 + 1
 
 
 @pytest.mark.parametrize(

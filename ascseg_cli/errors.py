@@ -73,6 +73,10 @@ class OutputError(AscsegError):
     """An output that can't be written, or would overwrite another."""
 
 
+class ExportError(AscsegError):
+    """An exported file that can't be run, or gives other results than the weights that it was made from."""
+
+
 class MissingExtraError(AscsegError):
     """A feature whose optional packages aren't installed."""
 

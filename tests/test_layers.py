@@ -24,7 +24,9 @@ MAY_IMPORT = {
     "evaluation": {"data", "kernels", "whole_file", "errors"},
     "inference": {"weights", "network", "kernels", "data", "errors"},
     "training": {"weights", "network", "kernels", "data", "whole_file", "errors"},
+    "exporting": {"inference", "network", "data", "whole_file", "errors"},
     "cli": {
+        "exporting",
         "inference",
         "evaluation",
         "training",
@@ -87,6 +89,8 @@ def test_errors_import_nothing_of_ours() -> None:
         "data.discover",
         "data.report",
         "evaluation",
+        "exporting.trial",
+        "exporting.to_onnx.file",
         "weights.store",
         "inference.engine",
         "inference.onnx_engine",

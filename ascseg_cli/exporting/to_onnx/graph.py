@@ -1,38 +1,29 @@
-"""An ONNX graph while it grows: nodes, weights and constants, under the names of the network's own parts."""
+"""An ONNX graph while it grows: nodes, weights and constants, under the names of the weights file."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ascseg_cli.exporting.form import Precision
 
 if TYPE_CHECKING:
     import onnx
 
-Precision = Literal["float32", "float16"]
-
 
 class Graph:
-    """Values are known by their names; `op` adds a node and gives the name of what comes out of it.
+    """Values are known by their names, numbered by kind; `op` adds a node and gives the name of what comes out.
 
-    precision  of the weights and of what flows between them; the same graph then holds float16 numbers
+    precision  of the weights and of what flows between them
     """
 
     def __init__(self, precision: Precision = "float32") -> None:
         self.precision = precision
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, np.ndarray] = {}
-        self._scope: list[str] = []
         self._taken: dict[str, int] = {}
-
-    @contextlib.contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Inside, names begin with that of this part of the network."""
-        self._scope.append(name)
-        yield
-        self._scope.pop()
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """A node with one output."""
@@ -42,18 +33,18 @@ class Graph:
         """A node with several outputs."""
         from onnx import helper
 
-        name = self._name(kind)
+        name = self.fresh(kind)
         results = [name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, inputs, results, name=name, **attributes))
         return results
 
     def weight(self, name: str, values: np.ndarray) -> str:
         """Numbers of the network, in the graph's precision."""
-        return self._kept(".".join([*self._scope, name]), values.astype(self.precision))
+        return self._kept(name, values.astype(self.precision))
 
     def exact(self, name: str, values: np.ndarray) -> str:
         """Numbers of the network that stay float32 in any precision."""
-        return self._kept(".".join([*self._scope, name]), values.astype(np.float32))
+        return self._kept(name, values.astype(np.float32))
 
     def whole(self, *values: int) -> str:
         """A list of whole numbers: axes, shapes, pads."""
@@ -62,6 +53,10 @@ class Graph:
     def real(self, value: float, dtype: str = "float32") -> str:
         """One number that stands for itself."""
         return self._kept(f"{dtype}_{value!r}", np.array(value, dtype))
+
+    def reals(self, *values: float) -> str:
+        """A list of numbers that stand for themselves."""
+        return self._kept("reals_" + "_".join(map(str, values)), np.array(values, np.float32))
 
     def cast(self, x: str, dtype: str) -> str:
         """x in another type."""
@@ -72,14 +67,14 @@ class Graph:
     def body(self) -> Graph:
         """The graph inside a loop; it sees the weights and constants of this one."""
         inner = Graph("float32")
-        inner.weights, inner._taken, inner._scope = self.weights, self._taken, self._scope
+        inner.weights, inner._taken = self.weights, self._taken
         return inner
 
-    def built(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any], *, whole: bool = True) -> Any:
+    def built(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> onnx.GraphProto:
         """The graph as a message; inputs and outputs are value infos."""
         from onnx import helper, numpy_helper
 
-        weights = [numpy_helper.from_array(v, n) for n, v in sorted(self.weights.items())] if whole else []
+        weights = [numpy_helper.from_array(values, key) for key, values in sorted(self.weights.items())]
         return helper.make_graph(self.nodes, name, list(inputs), list(outputs), initializer=weights)
 
     def _kept(self, name: str, values: np.ndarray) -> str:
@@ -87,7 +82,7 @@ class Graph:
         assert np.array_equal(known, values), f"two different weights are called {name}"
         return name
 
-    def _name(self, kind: str) -> str:
-        base = "/".join([*self._scope, kind])
-        number = self._taken[base] = self._taken.get(base, 0) + 1
-        return f"{base}_{number}"
+    def fresh(self, kind: str) -> str:
+        """A name that nothing has yet."""
+        number = self._taken[kind] = self._taken.get(kind, 0) + 1
+        return f"{kind}_{number}"

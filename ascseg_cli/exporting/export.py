@@ -16,7 +16,7 @@ from typing import Any
 from ascseg_cli.errors import MissingExtraError, UsageError
 from ascseg_cli.exporting import card
 from ascseg_cli.exporting.comparison import Verdict
-from ascseg_cli.exporting.form import Form, texts
+from ascseg_cli.exporting.form import Form, record, texts
 from ascseg_cli.exporting.pictures import Picture, pictures
 from ascseg_cli.exporting.verification import verify
 from ascseg_cli.network.checkpoint import Checkpoint, read
@@ -43,7 +43,7 @@ class Exported:
             "sha256": self.sha256,
             "bytes": self.size,
             "weights": self.checkpoint.metadata.name,
-            **json.loads(texts(self.checkpoint, self.form)["ascseg_export"]),
+            **record(self.checkpoint, self.form).model_dump(mode="json", exclude={"graph_sha256"}),
             **self.verdict.facts(),
         }
 

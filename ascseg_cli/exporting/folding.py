@@ -1,4 +1,4 @@
-"""Weights made ready for a graph that only runs: batch norms and filters folded into the convolutions near them."""
+"""Weights made ready for a graph that only runs: batch norms and filters folded into convolutions."""
 
 from __future__ import annotations
 

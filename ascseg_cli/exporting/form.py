@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
 from ascseg_cli import __version__
 from ascseg_cli.errors import UsageError
 from ascseg_cli.network.checkpoint import Checkpoint
+from ascseg_cli.network.exported import KEY_EXPORT, Record
 from ascseg_cli.network.metadata import KEY
 
 Precision = Literal["float32", "float16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
-EXPORT_KEY = "ascseg_export"
-FORMAT = 1
 OPSET = 20
 
 
@@ -26,8 +24,7 @@ class Form:
     precision  float32, or float16: the scan, resizing and the result stay float32
     static     height and width of the only images that the file will take; None: any
     core_only  the network alone: `image` is its prepared input, (b, 3, h, w) float32
-    torch.export has opset and precision as they stand here, and the network alone only for one size: at an open one
-    it doesn't come to an end.
+    torch.export has no opset, float32 alone, and the network alone for one size: at an open one it doesn't end.
     """
 
     opset: int = OPSET
@@ -41,16 +38,19 @@ DEFAULT = Form()
 
 def texts(checkpoint: Checkpoint, form: Form) -> dict[str, str]:
     """The texts inside the file, by key: the weights' own metadata, and what was made of them."""
-    export = {
-        "format": FORMAT,
-        "weights_sha256": checkpoint.sha256,
-        "precision": form.precision,
-        "opset": form.opset,
-        "core_only": form.core_only,
-        "static": form.static,
-        "version": __version__,
-    }
-    return {KEY: checkpoint.metadata.to_json(), EXPORT_KEY: json.dumps(export)}
+    return {KEY: checkpoint.metadata.to_json(), KEY_EXPORT: record(checkpoint, form).model_dump_json()}
+
+
+def record(checkpoint: Checkpoint, form: Form) -> Record:
+    """How the file was exported."""
+    return Record(
+        weights_sha256=checkpoint.sha256,
+        precision=form.precision,
+        opset=form.opset,
+        core_only=form.core_only,
+        static=form.static,
+        version=__version__,
+    )
 
 
 def form_of(kind: str, opset: int | None, precision: str, static: tuple[int, int] | None, core_only: bool) -> Form:

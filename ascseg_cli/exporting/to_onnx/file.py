@@ -16,6 +16,7 @@ from ascseg_cli.exporting.to_onnx import pixels
 from ascseg_cli.exporting.to_onnx.graph import Graph
 from ascseg_cli.exporting.to_onnx.operations import OnnxOperations
 from ascseg_cli.network.checkpoint import Checkpoint
+from ascseg_cli.network.exported import with_hash
 from ascseg_cli.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def content(checkpoint: Checkpoint, form: Form, texts: Mapping[str, str]) -> byt
         ir_version=IR_VERSION,
         doc_string="For research. Not a medical device.",
     )
-    helper.set_model_props(model, dict(texts))
     checker.check_model(model, full_check=True)
+    helper.set_model_props(model, with_hash(texts, model.SerializeToString(deterministic=True)))
     return model.SerializeToString(deterministic=True)
 
 

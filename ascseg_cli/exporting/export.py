@@ -115,7 +115,7 @@ def _check_output(path: Path, kind: str, overwrite: bool) -> None:
 
 def _tried(content: bytes, kind: str, checkpoint: Checkpoint, form: Form, shown: list[Picture]) -> Verdict:
     """What comes of running the file beside predict's own engine."""
-    from ascseg_cli.inference.engine import TorchEngine
+    from ascseg_cli.inference.torch_engine import TorchEngine
 
     engine = TorchEngine(checkpoint, device="cpu", backend="auto", precision="float32")
     with tempfile.TemporaryDirectory(prefix="ascseg-") as folder:

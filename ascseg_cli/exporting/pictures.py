@@ -29,7 +29,7 @@ def pictures(folder: Path | None, note: Callable[[str], None]) -> list[Picture]:
     """Up to MOST pictures; what can't be read is noted and passed over. Raises UsageError where none is left."""
     named = [folder] if folder else shipped()
     if folder and not folder.exists():
-        raise UsageError(f"{folder}: no such folder of images")
+        raise UsageError(f"{folder}: no such image or folder")
     items = discover(named, output=Path("nowhere")).items if named else ()
     if len(items) > MOST:
         note(f"{MOST} of {len(items):,} images in {folder} are compared")

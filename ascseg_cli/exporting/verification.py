@@ -22,6 +22,7 @@ from ascseg_cli.inference.tta import predict_probability, prepared
 
 # batch, height, width: odd, smaller and larger than the network's own size, wide and high
 SIZES = ((2, 255, 257), (3, 61, 83), (1, 720, 1001), (5, 130, 17))
+CORE_SIZES = ((2, 255, 257), (3, 61, 83), (5, 130, 17))  # what the network itself sees costs by the pixel
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _core(engine: Engine, what: str, images: np.ndarray) -> Case:
 
 def _sizes(form: Form) -> Sequence[tuple[int, int, int]]:
     if form.static is None:
-        return SIZES
+        return CORE_SIZES if form.core_only else SIZES
     return tuple((batch, *form.static) for batch in (1, 2, 3))
 
 

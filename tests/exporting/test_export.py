@@ -96,7 +96,7 @@ def test_other_forms_are_compared_too(run: Run, tmp_path: Path, arguments: list[
 
 
 def test_torch_export_is_compared_at_any_size(run: Run, tmp_path: Path) -> None:
-    code, out, _ = run("--format", "pt2", "--images", ROOT / "examples/skin")
+    code, out, _ = run("--format", "pt2", "--images", ROOT / "examples/skin/lesion_1.jpg")
     assert (code, out) == (0, "drawn.pt2\n")
     report = json.loads((tmp_path / "drawn.pt2.json").read_text(encoding="utf-8"))
     assert report["runtime"].startswith("torch.export")
@@ -146,7 +146,7 @@ def test_a_file_with_other_results_is_never_written(
         return model.SerializeToString()
 
     monkeypatch.setattr(onnx_file, "content", wrong)
-    code, out, err = run("--images", ROOT / "examples/polyps", dataset="kvasir")
+    code, out, err = run("--images", ROOT / "examples/polyps/polyp_1.jpg", dataset="kvasir")
     assert (code, out) == (3, "")
     assert words in err
     assert names(tmp_path) == []
@@ -162,7 +162,7 @@ def test_a_file_with_other_results_is_never_written(
         (["--static", "640"], "--static is '640'"),
         (["--static", "0x5"], "--static is '0x5'"),
         (["--output", "model.pb"], "a file of this format ends in .onnx"),
-        (["--images", "nowhere"], "nowhere: no such folder"),
+        (["--images", "nowhere"], "nowhere: no such image or folder"),
         (["--format", "pt2", "--opset", "20"], "--opset is of ONNX"),
         (["--format", "pt2", "--precision", "float16"], "has float32 alone"),
         (["--format", "pt2", "--core-only"], "needs a fixed size"),

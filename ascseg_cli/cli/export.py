@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def export(
     dataset: options.Dataset = None,
-    weights: options.Weights = None,
+    weights: export_options.Weights = None,
     variant: options.Variant = None,
     kind: export_options.Format = "onnx",
     output: export_options.Output = None,

@@ -9,6 +9,7 @@ import typer
 
 from ascseg_cli.errors import UsageError
 
+Weights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="Weights from a file.")]
 Format = Annotated[str, typer.Option("--format", metavar="NAME", help="onnx or pt2 (torch.export).")]
 Output = Annotated[
     Path | None,
@@ -21,7 +22,7 @@ Images = Annotated[
 Opset = Annotated[int | None, typer.Option("--opset", metavar="N", help="Of ONNX. Default: 20, the lowest.")]
 Precision = Annotated[
     str,
-    typer.Option("--precision", metavar="NAME", help="float32, or float16: half the size, its loss is measured."),
+    typer.Option("--precision", metavar="NAME", help="float32, or float16, whose loss is measured."),
 ]
 Static = Annotated[
     str | None, typer.Option("--static", metavar="HxW", help="Take images of this size alone, in pixels.")

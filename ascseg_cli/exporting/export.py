@@ -20,6 +20,7 @@ from ascseg_cli.exporting.form import Form, record, texts
 from ascseg_cli.exporting.pictures import Picture, pictures
 from ascseg_cli.exporting.verification import verify
 from ascseg_cli.network.checkpoint import Checkpoint, read
+from ascseg_cli.network.exported import is_exported
 from ascseg_cli.whole_file import write_whole
 
 WRITERS = {"onnx": "ascseg_cli.exporting.to_onnx.file", "pt2": "ascseg_cli.exporting.to_torch.file"}
@@ -75,6 +76,8 @@ def export(
     Raises UsageError, MissingExtraError, WeightsError, OutputError, and ExportError where the file isn't as good.
     """
     check_format(kind)
+    if is_exported(weights):
+        raise UsageError(f"{weights} is an exported file already", "give the weights that it was made from")
     checkpoint = read(weights)
     path = output or Path(default_name(checkpoint, kind, form))
     _check_output(path, kind, overwrite)

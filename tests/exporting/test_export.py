@@ -200,6 +200,11 @@ def test_foreign_weights_are_refused(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "is no safetensors file" in capfd.readouterr().err
 
 
+def test_an_exported_file_isn_t_exported_again(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["export", "--weights", "kvasir.onnx"]) == 2
+    assert "kvasir.onnx is an exported file already" in capfd.readouterr().err
+
+
 def test_a_write_that_fails_leaves_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         if path.suffix == ".onnx":

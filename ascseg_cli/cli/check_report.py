@@ -139,5 +139,4 @@ def _copies(copies: tuple[Copies, ...]) -> str:
 
 def _copy_words(copies: Copies) -> str:
     (one, other), (here, there) = copies.images, copies.parts
-    how = "same pixels" if copies.exact else f"{copies.distance} of 64 bits differ"
-    return f"{one.name} ({here}), {other.name} ({there}): {how}"
+    return f"{one.name} ({here}), {other.name} ({there}): {copies.how}"

@@ -55,6 +55,19 @@ def evaluate(
     Example:  ascseg evaluate examples/practice --dataset kvasir
     """
     _check_sources(data, pred, truth, dataset is not None or weights is not None)
+    if data is None:
+        _refuse_for_masks(
+            {
+                "--variant": variant is not None,
+                "--part": part != "all",
+                "--strict": strict,
+                "--threshold": threshold is not None,
+                "--tta": tta,
+                "--fill-holes": fill_holes,
+                "--min-area": min_area > 0,
+                "--keep-largest": keep_largest,
+            }
+        )
     if min(tolerance, math.inf if pixel_size is None else pixel_size) < 0 or pixel_size == 0:
         raise UsageError("--tolerance and --pixel-size are lengths: 0 or more, and a pixel has a size")
     from ascseg_cli.cli import evaluation
@@ -105,4 +118,13 @@ def _check_sources(data: Path | None, pred: Path | None, truth: Path | None, wei
     if data is None and weights:
         raise UsageError(
             "--pred names masks that exist, so no weights are run", "leave --dataset and --weights out"
+        )
+
+
+def _refuse_for_masks(given: dict[str, bool]) -> None:
+    """Raises UsageError for an option that would do nothing."""
+    if names := [name for name, used in given.items() if used]:
+        raise UsageError(
+            f"--pred names masks that exist, so {', '.join(names)} would do nothing",
+            "leave it out, or evaluate DATA",
         )

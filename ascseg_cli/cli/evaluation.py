@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def of_masks(order: Order, pred: Path, truth: Path) -> int:
         say("note", f"left out, images beside their masks: {pairing.left_out:,}")
     unpaired = {"predictions": pairing.lone_pred, "truths": pairing.lone_truth}
     check_unpaired(unpaired, allowed=order.allow_unpaired)
-    named = [(pair.name, Pair(pair.pred[0], pair.truth)) for pair in pairing.pairs]
+    named = ((pair.name, Pair(pair.pred[0], pair.truth)) for pair in pairing.pairs)
     groups = groups_of(order.group, named, pred)
     table = score_masks(pairing.pairs, order)
     settings = {"pred": str(pred), "truth": str(truth)}
@@ -94,15 +94,15 @@ def of_masks(order: Order, pred: Path, truth: Path) -> int:
     return tell(whole, order, limits)
 
 
-def score_masks(pairs: Iterable[MaskPair], order: Order) -> Table:
+def score_masks(pairs: Sequence[MaskPair], order: Order) -> Table:
     """The figures of pairs of mask files, told as they come."""
-    pairs = list(pairs)
     outcomes = in_order(lambda pair: score_files(pair, order.ruler), pairs, order.thread_count)
     return collect(Table(), outcomes, len(pairs), order)
 
 
 def collect(table: Table, outcomes: Iterable[Scored | Unscored], total: int, order: Order) -> Table:
     """Fill the table, and say what failed and what is odd. Raises DataError where nothing could be scored."""
+    odd = 0
     with RunProgress(total, quiet=order.quiet) as progress:
         for outcome in outcomes:
             table.add(outcome)
@@ -110,8 +110,11 @@ def collect(table: Table, outcomes: Iterable[Scored | Unscored], total: int, ord
             if isinstance(outcome, Unscored):
                 say("failed", f"{outcome.name}: {outcome.reason}")
             else:
-                for remark in outcome.remarks:
+                for remark in outcome.remarks[: max(0, _LISTED - odd)]:
                     say("warning", f"{remark}; read by the rule > 127")
+                odd += len(outcome.remarks)
+    if odd > _LISTED:
+        say("warning", f"and {odd - _LISTED:,} more mask files with such values")
     if not len(table):
         raise DataError(f"none of {total:,} images could be scored")
     if table.grey and not order.quiet:
@@ -119,12 +122,12 @@ def collect(table: Table, outcomes: Iterable[Scored | Unscored], total: int, ord
     return table
 
 
-def groups_of(rule: str | None, named: list[tuple[str, Pair]], root: Path) -> dict[str, str] | None:
+def groups_of(rule: str | None, named: Iterable[tuple[str, Pair]], root: Path) -> dict[str, str] | None:
     """The group of each image by name; None where each stands alone."""
     if rule is None:
         return None
-    pairs = group_pairs([pair for _, pair in named], rule, root)
-    return {name: pair.group or name for (name, _), pair in zip(named, pairs)}
+    names, pairs = zip(*named)
+    return {name: pair.group or name for name, pair in zip(names, group_pairs(pairs, rule, root))}
 
 
 def sum_up(

@@ -66,7 +66,7 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
         "data": str(data), "part": part, "weights": metadata.name, "weights_sha256": engine.weights_sha256,
         "threshold": threshold, "tta": network.tta, "precision": network.precision,
     }  # fmt: skip
-    pairs = [MaskPair(name, name, (pair.image,), pair.masks) for name, pair in named.items()]
+    pairs = [MaskPair(name, name, (str(pair.image),), tuple(map(str, pair.masks))) for name, pair in named.items()]
     whole = evaluation.sum_up(order, table, pairs, groups, settings=settings)
     if seen is not None:
         kinds = dict(zip(named, seen.kinds))

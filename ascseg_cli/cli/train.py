@@ -30,7 +30,9 @@ def train(
     sets: options.Set = None,
     print_config: options.PrintConfig = False,
     device: options.Device = None,
+    devices: options.Devices = None,
     threads: options.Threads = None,
+    tensorboard: options.TensorBoard = False,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -60,6 +62,8 @@ def train(
         mode="resume" if resume else "overwrite" if overwrite else "new",
         threads=threads,
         quiet=quiet,
+        devices=devices,
+        tensorboard=tensorboard,
         arguments=context.obj if isinstance(context.obj, list) else sys.argv[1:],
     )
     raise typer.Exit(training.print_config(order) if print_config else training.carry_out(order))

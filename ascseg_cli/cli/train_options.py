@@ -59,8 +59,15 @@ PrintConfig = Annotated[
 ]
 
 Device = Annotated[str | None, _option(_RUN, "--device", value="NAME", words="auto, cpu, cuda, cuda:N or mps.")]
+Devices = Annotated[
+    int | None,
+    _option(_RUN, "--devices", value="N", min=1, words="Share each batch among N GPUs, or CPU processes."),
+]
 Threads = Annotated[
     int | None, _option(_RUN, "--threads", value="N", min=1, words="Default: what this process may use.")
+]
+TensorBoard = Annotated[
+    bool, _option(_RUN, "--tensorboard", words="Write events for TensorBoard too; needs the extra `tensorboard`.")
 ]
 Resume = Annotated[bool, _option(_RUN, "--resume", words="Go on where the run in DIR stopped, if it did.")]
 Overwrite = Annotated[bool, _option(_RUN, "--overwrite", words="Remove an earlier run's files first.")]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ from ascseg_cli import exit_codes
 from ascseg_cli.cli import say
 from ascseg_cli.cli.interrupt import graceful
 from ascseg_cli.cli.progress import duration
+from ascseg_cli.cli.several import train_on_several
 from ascseg_cli.cli.train_progress import TrainProgress
 from ascseg_cli.errors import OutputError, UsageError
 from ascseg_cli.inference.threads import usable_threads
-from ascseg_cli.training import seeds
+from ascseg_cli.training import events, seeds
+from ascseg_cli.training import team as teams
 from ascseg_cli.training.configuration import merged, read_file, read_pair, template, to_toml
 from ascseg_cli.training.files import SEEDS, WEIGHTS, RunFolder
 from ascseg_cli.training.log import Row
 from ascseg_cli.training.material import Material, prepare, settle
 from ascseg_cli.training.run import Outcome, Run
 from ascseg_cli.training.settings import RunSettings
+from ascseg_cli.training.team import Team
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Order:
     given      settings from file and flags, not yet checked
     seeds      how many runs; None: one, in `output` itself
     mode       new, resume or overwrite
+    devices    how many processes share the run; None: one, or as many as torchrun started
     arguments  the command line as it was typed, without the program's name
     """
 
@@ -41,6 +46,8 @@ class Order:
     mode: str = "new"
     threads: int | None = None
     quiet: bool = False
+    devices: int | None = None
+    tensorboard: bool = False
     arguments: list[str] = field(default_factory=list)
 
     def folders(self) -> list[tuple[RunFolder, dict[str, Any]]]:
@@ -77,36 +84,65 @@ def carry_out(order: Order) -> int:
 
     from ascseg_cli.inference.torch_engine import select_device
 
+    if order.tensorboard:
+        events.check_extra()
     runs = order.folders()
     top = RunFolder(order.output or Path())
-    top.check(order.mode)
-    _check_seeds(order, top)
+    member = teams.called()
+    if member.leads:
+        top.check(order.mode)
+        _check_seeds(order, top)
     settled = [settle(given, folder, resume=order.mode == "resume") for folder, given in runs]
-    device = select_device(settled[0].device)
-    torch.set_num_threads(order.threads or usable_threads())
-    material = prepare(settled[0], device, _teller(order.quiet))
-    if order.mode == "overwrite":
+    teams.check(settled[0], order.devices or member.size)
+    if order.devices and order.devices > 1 and member.size == 1:
+        _check_devices(order.devices, settled[0].device)
+        return train_on_several(order.devices, order.arguments)
+    device = select_device(teams.device_of(member, settled[0].device))
+    torch.set_num_threads(order.threads or max(1, usable_threads() // member.size))
+    order = replace(order, quiet=order.quiet or not member.leads)
+    material = prepare(settled[0], device, _teller(member, order.quiet))
+    teams.join(member, device)
+    if order.mode == "overwrite" and member.leads:
         top.clear()
+    if member.size > 1 and device.type == "cuda" and not order.quiet:
+        say("note", "on several GPUs norms are shared, so the network runs by torch's own, slower layers")
+    try:
+        return _train_all(order, runs, settled, material, device, member)
+    finally:
+        teams.leave(member)
+
+
+def _train_all(
+    order: Order, runs: list[Any], settled: list[RunSettings], material: Material, device: Any, member: Team
+) -> int:
+    top = RunFolder(order.output or Path())
     last: dict[int, Row] = {}
     for (folder, _), settings in zip(runs, settled):
-        outcome = _one(order, material, settings, folder, device)
+        outcome = _one(order, material, settings, folder, device, member)
         if not outcome.finished:
-            say("interrupted", f"saved after step {outcome.steps:,}; to go on: {_resuming(order.arguments)}")
+            if member.leads:
+                say("interrupted", f"saved after step {outcome.steps:,}; to go on: {_resuming(order.arguments)}")
             return exit_codes.INTERRUPTED
         last[settings.seed] = outcome.rows[-1]
-    if order.seeds is not None:
+    if order.seeds is not None and member.leads:
         top.write(SEEDS, seeds.to_csv(last))
         for line in seeds.summary(last):
             say("done", line)
     return exit_codes.OK
 
 
-def _one(order: Order, material: Material, settings: RunSettings, folder: RunFolder, device: Any) -> Outcome:
+def _one(
+    order: Order, material: Material, settings: RunSettings, folder: RunFolder, device: Any, member: Team
+) -> Outcome:
     if order.seeds is not None and not order.quiet:
         say("note", f"seed {settings.seed}")
-    stop = threading.Event()
+    stop, parent = threading.Event(), os.getppid()
+
+    def wants_stop() -> bool:
+        return stop.is_set() or (member.size > 1 and os.getppid() != parent)  # nobody watches the team any more
+
     with TrainProgress(settings, quiet=order.quiet) as progress:
-        run = Run(material, settings, folder, device, progress, stop.is_set)
+        run = Run(material, settings, folder, device, progress, wants_stop, member, with_events=order.tensorboard)
 
         def end_well() -> None:
             stop.set()
@@ -119,7 +155,7 @@ def _one(order: Order, material: Material, settings: RunSettings, folder: RunFol
                 raise OutputError(
                     error.message, f"{error.hint or 'mend that'}; then: {_resuming(order.arguments)}"
                 ) from error
-    if outcome.finished:
+    if outcome.finished and member.leads:
         _say_done(outcome, folder, order.quiet)
     return outcome
 
@@ -145,8 +181,24 @@ def _check_seeds(order: Order, top: RunFolder) -> None:
         raise UsageError(f"{top.root} holds a run of one seed", "leave out --seeds, or give another --output")
 
 
-def _teller(quiet: bool) -> Any:
-    return lambda kind, text: None if quiet and kind == "note" else say(kind, text)
+def _check_devices(devices: int, wanted: str) -> None:
+    """Whether there are so many; the processes then need not find out one by one."""
+    import torch
+
+    from ascseg_cli.inference.torch_engine import select_device
+
+    if select_device(teams.device_of(Team(0, devices), wanted)).type == "cuda":
+        there = torch.cuda.device_count()
+        if devices > there:
+            raise UsageError(f"--devices is {devices}, but this machine has {there} GPUs", f"--devices {there}")
+
+
+def _teller(member: Team, quiet: bool) -> Any:
+    def tell(kind: str, text: str) -> None:
+        if member.leads and not (quiet and kind == "note"):
+            say(kind, text)
+
+    return tell
 
 
 def _resuming(arguments: list[str]) -> str:

@@ -1,11 +1,12 @@
 """Whether two images are the same picture: one definition for splits, checks, evaluation and weights.
 
-Two hashes an image. `content` is exact: the decoded pixels and their size. `perceptual` survives scaling, JPEG and
-changes of brightness: the signs of 64 coefficients of the picture's cosine transform, taken as a function on the
-unit square, so that its size plays no part. A flip changes the signs of odd frequencies and a turn exchanges rows
-with columns, so the hashes of all eight flips and turns follow from one; the distance of two pictures is the least
-number of differing bits over the eight. Frequencies even both ways are left out: a lesion in the middle of each
-picture makes them all alike. docs/data.md has the measured rates behind NEAR.
+Three things stay of an image. `content` is exact: the decoded pixels and their size. `sketch` tells whether one
+picture is a part of another, however bright (sketch.py, overlap.py). `perceptual` survives scaling, JPEG and
+changes of brightness: the signs of 64 coefficients of the picture's cosine transform, taken as a function on
+the unit square, so that its size plays no part. A flip changes the signs of odd frequencies and a turn
+exchanges rows with columns, so the hashes of all eight flips and turns follow from one; the distance of two
+pictures is the least number of differing bits over the eight. Frequencies even both ways are left out: a lesion
+in the middle of each picture makes them all alike. docs/data.md has the measured rates behind NEAR and ALIKE.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ import base64
 import binascii
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from ascseg_cli.data import sketch
+from ascseg_cli.data.overlap import overlaps
 from ascseg_cli.errors import WeightsError
 
 NEAR = 4  # bits: pictures at most this far apart count as copies of one another
-SCHEME = "dct64-1"  # names the definition in stored texts; another definition gets another name
+ALIKE = 0.945  # likeness of a picture and a part of another: from here on they count as copies, too
+SCHEME = "dct64-2"  # names the definition in stored texts; another definition gets another name
+SCHEME_WITHOUT_SKETCH = "dct64-1"  # of weights made before November 2026
 _FLAT = 1e-3  # grey levels: a coefficient below is rounding, not picture
 _CONTENT = 16  # bytes
-_RECORD = _CONTENT + 8
+_RECORDS = {SCHEME: _CONTENT + 8 + sketch.BYTES, SCHEME_WITHOUT_SKETCH: _CONTENT + 8}  # bytes an image
 
 # (row, column) frequencies, one of them odd, lowest first; 64, and closed under exchange, without (5, 5)
 _FREQUENCIES = sorted(
@@ -52,31 +57,43 @@ class Fingerprint:
 
     content     first 16 bytes of SHA-256 over "height width" and the RGB bytes
     perceptual  64 bits of the upright image
+    sketch      what `sketch.sketch` keeps; empty where an old text doesn't tell
     """
 
     content: bytes
     perceptual: int
+    sketch: bytes = b""
 
 
 @dataclass(frozen=True)
 class Match:
     """Two images that are copies: positions in the queries and in the stored ones, and their distance in bits.
 
-    exact  the same pixels; else a near copy
+    exact     the same pixels; else a near copy
+    likeness  of one and the best part of the other, ALIKE to 1; None where it is less
     """
 
     query: int
     stored: int
     distance: int
     exact: bool
+    likeness: float | None = None
+
+    def __str__(self) -> str:
+        if self.exact:
+            return "the same pixels"
+        if self.distance <= NEAR or self.likeness is None:
+            return f"{self.distance} of 64 bits differ"
+        return f"one shows the other or a part of it, likeness {self.likeness:.2f}"
 
 
 def fingerprint(pixels: np.ndarray) -> Fingerprint:
-    """Both hashes of an image's pixels (h, w, 3) uint8, as `decode.read_pixels` gives them."""
+    """What stays of an image's pixels (h, w, 3) uint8, as `decode.read_pixels` gives them."""
     content = hashlib.sha256(f"{pixels.shape[0]} {pixels.shape[1]}\n".encode())
     content.update(np.ascontiguousarray(pixels).data)
     bits = _coefficients(pixels)[_ROWS, _COLUMNS] > _FLAT
-    return Fingerprint(content.digest()[:_CONTENT], sum(1 << int(bit) for bit in np.flatnonzero(bits)))
+    perceptual = sum(1 << int(bit) for bit in np.flatnonzero(bits))
+    return Fingerprint(content.digest()[:_CONTENT], perceptual, sketch.sketch(pixels))
 
 
 def turned(perceptual: np.ndarray) -> np.ndarray:
@@ -110,17 +127,29 @@ class Index:
 
     def matches(self, queries: Sequence[Fingerprint], within: int = NEAR) -> list[Match]:
         """Every pair of a query and a stored image that are copies; of each query the nearest first."""
+        alike = self._alike(queries)
         found = []
         for start in range(0, len(queries), 256):
             some = queries[start : start + 256]
             bits = distances(some, self.stored)
-            near = {(int(q), int(s)): int(bits[q, s]) for q, s in zip(*np.nonzero(bits <= within))}
-            near |= {(q, s): 0 for q, one in enumerate(some) for s in self._by_content.get(one.content, ())}
-            found += [
-                Match(start + q, s, distance, some[q].content == self.stored[s].content)
-                for (q, s), distance in near.items()
-            ]
+            near = {(int(q), int(s)) for q, s in zip(*np.nonzero(bits <= within))}
+            near |= {(q, s) for q, one in enumerate(some) for s in self._by_content.get(one.content, ())}
+            near |= {(q - start, s) for q, s in alike if start <= q < start + 256}
+            for q, s in near:
+                exact = some[q].content == self.stored[s].content
+                distance = 0 if exact else int(bits[q, s])
+                found.append(Match(start + q, s, distance, exact, alike.get((start + q, s))))
         return sorted(found, key=lambda match: (match.query, not match.exact, match.distance, match.stored))
+
+    def _alike(self, queries: Sequence[Fingerprint]) -> dict[tuple[int, int], float]:
+        """The likeness of each pair of a query and a stored image one of which is a part of the other."""
+        ours, theirs = (sketch.coefficients([one.sketch for one in images]) for images in (queries, self.stored))
+        found: dict[tuple[int, int], float] = {}
+        for pairs, swapped in ((overlaps(ours, theirs, ALIKE), False), (overlaps(theirs, ours, ALIKE), True)):
+            ends = (pairs.whole, pairs.part) if swapped else (pairs.part, pairs.whole)
+            for q, s, likeness in zip(*(end.tolist() for end in ends), pairs.likeness.tolist()):
+                found[q, s] = max(likeness, found.get((q, s), 0))
+        return found
 
 
 def copies_within(images: Sequence[Fingerprint], within: int = NEAR) -> list[Match]:
@@ -129,29 +158,45 @@ def copies_within(images: Sequence[Fingerprint], within: int = NEAR) -> list[Mat
 
 
 def encode(images: Iterable[Fingerprint]) -> str:
-    """Fingerprints as one text for a weights file: the scheme, a colon, base64 of 24 bytes an image, sorted."""
-    records = sorted(one.content + one.perceptual.to_bytes(8, "big") for one in images)
-    return f"{SCHEME}:{base64.b64encode(b''.join(records)).decode('ascii')}"
+    """Fingerprints as one text for a weights file; those without a sketch, from older weights, after the others.
+
+    A scheme, a colon, base64 of 108 (without sketch 24) bytes an image, sorted; a space between both kinds.
+    """
+    by_content = {one.content: one for one in sorted(images, key=lambda one: len(one.sketch))}
+    records = sorted(one.content + one.perceptual.to_bytes(8, "big") + one.sketch for one in by_content.values())
+    texts = []
+    for scheme, size in _RECORDS.items():
+        some = b"".join(record for record in records if len(record) == size)
+        if some or scheme == SCHEME:
+            texts.append(f"{scheme}:{base64.b64encode(some).decode('ascii')}")
+    return " ".join(texts)
 
 
 def decode(text: str) -> list[Fingerprint]:
-    """What `encode` wrote, in the order of the content hashes. Raises WeightsError for any other text."""
+    """What `encode` wrote, those of each kind by their content. Raises WeightsError for any other text."""
+    return [one for part in text.split(" ") for one in _decoded(part)]
+
+
+def _decoded(text: str) -> Iterator[Fingerprint]:
     scheme, _, body = text.partition(":")
-    if scheme != SCHEME:
+    if scheme not in _RECORDS:
         raise WeightsError(
-            f"the training images' hashes are of the scheme {scheme[:20]!r}; this release reads {SCHEME}",
+            f"the training images' hashes are of the scheme {scheme[:20]!r}; "
+            f"this release reads {' and '.join(_RECORDS)}",
             "upgrade ascseg",
         )
     try:
         data = base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:
         raise WeightsError("the training images' hashes are damaged: not base64") from error
-    if len(data) % _RECORD:
+    if len(data) % _RECORDS[scheme]:
         raise WeightsError(
-            f"the training images' hashes are damaged: {len(data)} bytes, not a multiple of {_RECORD}"
+            f"the training images' hashes are damaged: {len(data)} bytes, not a multiple of {_RECORDS[scheme]}"
         )
-    records = (data[start : start + _RECORD] for start in range(0, len(data), _RECORD))
-    return [Fingerprint(one[:_CONTENT], int.from_bytes(one[_CONTENT:], "big")) for one in records]
+    for start in range(0, len(data), _RECORDS[scheme]):
+        one = data[start : start + _RECORDS[scheme]]
+        perceptual = int.from_bytes(one[_CONTENT : _CONTENT + 8], "big")
+        yield Fingerprint(one[:_CONTENT], perceptual, one[_CONTENT + 8 :])
 
 
 def _hashes(images: Sequence[Fingerprint]) -> np.ndarray:

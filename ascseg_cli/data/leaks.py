@@ -22,6 +22,7 @@ class LeftOut:
 
     image, partner  files; `part` is the partner's, "validation" or "test"
     distance        bits between them; `exact` where their pixels are the same
+    how             in words, how alike they are
     """
 
     image: Path
@@ -29,9 +30,10 @@ class LeftOut:
     part: str
     distance: int
     exact: bool
+    how: str
 
     def __str__(self) -> str:
-        how = "the same pixels as" if self.exact else f"a near copy ({self.distance} of 64 bits differ) of"
+        how = "the same pixels as" if self.exact else f"a near copy ({self.how}) of"
         return f"{self.image.name} is {how} {self.partner.name} of the {self.part} part"
 
 
@@ -64,7 +66,7 @@ def without_leaks(split: Split, known: Mapping[Path, Fingerprint]) -> tuple[Spli
     left: dict[Path, LeftOut] = {}
     for match in Index([known[image] for image, _ in held]).matches([known[image] for image in train]):
         image, (partner, part) = train[match.query], held[match.stored]
-        left.setdefault(image, LeftOut(image, partner, part, match.distance, match.exact))
+        left.setdefault(image, LeftOut(image, partner, part, match.distance, match.exact, str(match)))
     if not left:
         return split, ()
     words = f"{split.rule}; {len(left)} training images that are copies of validation or test images left out"

@@ -24,12 +24,16 @@ class Copies:
     """Two images that show the same picture, each with its part; "" where the split names none.
 
     distance  bits between them; `exact` where their pixels are the same
+    likeness  of one and the best part of the other; None where it is low
+    how       in words, how alike they are
     """
 
     images: tuple[Path, Path]
     parts: tuple[str, str]
     distance: int
     exact: bool
+    likeness: float | None
+    how: str
 
     @property
     def across(self) -> bool:
@@ -113,6 +117,7 @@ class Report:
                     "parts": list(pair.parts),
                     "distance": pair.distance,
                     "exact": pair.exact,
+                    "likeness": pair.likeness and round(pair.likeness, 4),
                     "across_parts": pair.across,
                 }
                 for pair in self.copies
@@ -147,5 +152,5 @@ def _copies(facts: tuple[PairFacts, ...], split: Split) -> tuple[Copies, ...]:
     for match in copies_within([mark for _, mark in images]):
         both = images[match.query][0], images[match.stored][0]
         homes = parts.get(both[0], ""), parts.get(both[1], "")
-        found.append(Copies(both, homes, match.distance, match.exact))
+        found.append(Copies(both, homes, match.distance, match.exact, match.likeness, str(match)))
     return tuple(sorted(found, key=lambda one: (not one.across, not one.exact, one.distance, one.images)))

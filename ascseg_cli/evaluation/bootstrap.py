@@ -39,9 +39,11 @@ def intervals(tops: np.ndarray, bottoms: np.ndarray, plan: Plan) -> list[tuple[f
     if len(tops) < 2:
         return [None] * tops.shape[1]
     drawn = _replicates(tops, bottoms, plan)
-    whole = _ratio(tops.sum(axis=0), bottoms.sum(axis=0))
-    left = _ratio(tops.sum(axis=0) - tops, bottoms.sum(axis=0) - bottoms)
-    return [_interval(drawn[:, i], whole[i], left[:, i], plan) for i in range(len(whole))]
+    sums = zip(tops.sum(axis=0), bottoms.sum(axis=0))
+    return [
+        _interval(drawn[:, i], float(_ratio(top, bottom)), _ratio(top - tops[:, i], bottom - bottoms[:, i]), plan)
+        for i, (top, bottom) in enumerate(sums)
+    ]
 
 
 def grouped(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
@@ -57,7 +59,6 @@ def _replicates(tops: np.ndarray, bottoms: np.ndarray, plan: Plan) -> np.ndarray
     """The figures of each resample, (resamples, m)."""
     generator = np.random.default_rng(plan.seed)
     units = len(tops)
-    both = np.concatenate((tops, bottoms), axis=1)
     out = np.empty((plan.resamples, tops.shape[1]))
     rows = max(1, _BLOCK // units)
     for start in range(0, plan.resamples, rows):
@@ -65,8 +66,8 @@ def _replicates(tops: np.ndarray, bottoms: np.ndarray, plan: Plan) -> np.ndarray
         draws = generator.integers(0, units, (count, units), dtype=np.int32)
         draws += np.arange(count, dtype=np.int32)[:, None] * units
         times = np.bincount(draws.ravel(), minlength=count * units).reshape(count, units)
-        sums = times.astype(np.float64) @ both
-        out[start : start + count] = _ratio(*np.split(sums, 2, axis=1))
+        weights = times.astype(np.float64)
+        out[start : start + count] = _ratio(weights @ tops, weights @ bottoms)
     return out
 
 

@@ -59,8 +59,11 @@ def parse_gates(text: str, known: Iterable[str]) -> list[Gate]:
                 f"--require has {part.strip()!r}, which isn't a condition", "for example dice>=0.85,hd95<=12"
             )
         if gate.name not in names:
+            alone = ", ".join(name for name in names if "." not in name)
+            others = ", ".join(name for name in names if "." in name and not name.startswith("per_image."))
             raise UsageError(
-                f"--require names {gate.name!r}, which isn't measured here", f"known: {', '.join(names)}"
+                f"--require names {gate.name!r}, which isn't measured here",
+                f"known: {alone}; of protocols: {others}",
             )
         gates.append(gate)
     return gates

@@ -21,18 +21,30 @@ WORDS = ("mask", "segmentation", "lesion", "seg", "gt", "label", "pred", "predic
 _ENDING = re.compile(rf"(_({'|'.join(WORDS)}))(_\d+)?$", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MaskPair:
     """The files of one prediction and of its truth; several are one mask, their union.
 
     name  the prediction's path relative to its folder, posix, without suffix
     key   the name under which both sides met
+
+    A Path takes several times the memory of its text, which counts with 100,000 pairs.
     """
 
     name: str
     key: str
-    pred: tuple[Path, ...]
-    truth: tuple[Path, ...]
+    pred_files: tuple[str, ...]
+    truth_files: tuple[str, ...]
+
+    @property
+    def pred(self) -> tuple[Path, ...]:
+        """The prediction's files."""
+        return tuple(map(Path, self.pred_files))
+
+    @property
+    def truth(self) -> tuple[Path, ...]:
+        """The truth's files."""
+        return tuple(map(Path, self.truth_files))
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Pairing:
     left_out: int = 0
 
 
-Named = list[tuple[str, Path]]  # relative posix name with suffix, path
+Named = list[tuple[str, str]]  # relative posix name with suffix, path
 
 
 def pair_folders(pred: Path, truth: Path) -> Pairing:
@@ -79,7 +91,9 @@ def pair_again(pred: Path, pairs: Iterable[MaskPair]) -> list[MaskPair]:
     files = _files(pred)
     groups, _ = _grouped(files, set(wanted))
     found = [
-        MaskPair(pair.name, key, _paths(groups[key]), pair.truth) for key, pair in wanted.items() if key in groups
+        MaskPair(pair.name, key, _paths(groups[key]), pair.truth_files)
+        for key, pair in wanted.items()
+        if key in groups
     ]
     if not found:
         raise DataError(f"no file of {pred} has the name of an image here, {next(iter(wanted))} for one")
@@ -93,7 +107,7 @@ def _files(folder: Path) -> Named:
     written_by_us = folder / "masks"
     if written_by_us.is_dir() and (folder / "results.csv").is_file():
         folder = written_by_us
-    files = [(name, Path(path)) for path, name in tree.walk(os.fspath(folder))]
+    files = [(name, path) for path, name in tree.walk(os.fspath(folder))]
     if not files:
         raise DataError(f"{folder} holds no mask", "PNG, JPEG, BMP, TIFF, WebP and DICOM are read")
     return sorted(files)
@@ -127,7 +141,7 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def _paths(files: Named) -> tuple[Path, ...]:
+def _paths(files: Named) -> tuple[str, ...]:
     return tuple(path for _, path in files)
 
 

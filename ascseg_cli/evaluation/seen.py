@@ -17,7 +17,7 @@ from ascseg_cli.evaluation.ordered import in_order
 class Seen:
     """What was found.
 
-    kinds    of each image: "exact" (the same pixels), "near" (rescaled, recompressed, flipped, turned) or ""
+    kinds    of each image: "exact" (the same pixels), "near" (rescaled, recompressed, turned, cropped …) or ""
     checked  images that could be read
     """
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ascseg_cli.evaluation.nearest import nearest_squares
-
-_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+from ascseg_cli.kernels.nearest import nearest_squares
 
 
 @dataclass(frozen=True)
@@ -48,17 +46,16 @@ def distances(pred: np.ndarray, truth: np.ndarray) -> Distances:
 
 def edge_points(mask: np.ndarray) -> np.ndarray:
     """Row and column of the edge pixels of a mask (h, w) bool, (n, 2) int64."""
-    # On one axis numpy finds them several times faster than on two.
-    return np.stack(np.divmod(np.flatnonzero(_rim(mask, _CROSS)), mask.shape[1]), axis=1)
+    inner = np.zeros_like(mask)
+    # Slices are several times faster than OpenCV's erosion by a cross, and finding pixels on one axis than on two.
+    across, down = mask[1:-1, :-2] & mask[1:-1, 2:], mask[:-2, 1:-1] & mask[2:, 1:-1]
+    inner[1:-1, 1:-1] = mask[1:-1, 1:-1] & across & down
+    return np.stack(np.divmod(np.flatnonzero(mask ^ inner), mask.shape[1]), axis=1)
 
 
 def band(mask: np.ndarray, width: int) -> np.ndarray:
     """The mask's pixels at most `width` from its outside, counted by steps to any of the eight neighbours."""
-    return _rim(mask, np.ones((2 * width + 1, 2 * width + 1), np.uint8))
-
-
-def _rim(mask: np.ndarray, element: np.ndarray) -> np.ndarray:
-    pixels = mask.view(np.uint8)
+    element, pixels = np.ones((2 * width + 1, 2 * width + 1), np.uint8), mask.view(np.uint8)
     inner = cv2.erode(pixels, element, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return np.bitwise_xor(pixels, inner.astype(np.uint8, copy=False)).view(bool)
 

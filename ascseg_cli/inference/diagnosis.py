@@ -19,6 +19,7 @@ EXTRAS = {
     "onnx": "onnxruntime",
     "dicom": "pydicom",
     "ray": "ray",
+    "tensorboard": "tensorboard",
 }
 PACKAGES = ("torch", "numpy", "numba", "pillow", "opencv-python-headless", "safetensors")
 

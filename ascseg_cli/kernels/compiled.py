@@ -1,7 +1,5 @@
-"""How the CPU kernels are found and run: what all operators share.
+"""How the CPU kernels run over tensors: what all operators share.
 
-A kernel's machine code is made at its first call, in about a second, and kept in the user's cache folder: from the
-LLVM code in this package, or by numba where that is older than the kernel's source or newer than the LLVM here.
 Threads are Python's own: the kernels hold no lock of the interpreter, and numba's own threads abort the process
 where two Python threads meet in them (layer `workqueue`) or after a fork (layer `omp`).
 """
@@ -9,7 +7,6 @@ where two Python threads meet in them (layer `workqueue`) or after a fork (layer
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,47 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ascseg_cli.kernels import machine_code
-from ascseg_cli.kernels.jit import cache_folder, call
+from ascseg_cli.kernels.kernel import Kernel, Shares, by_numba
 
 Strides = tuple[int, ...]
-Shares = Callable[[int, int], None]
-
-
-class Kernel:
-    """A kernel by its place in this package; machine code from its LLVM code there, else from numba.
-
-    module  of its source, such as chain.cpu_kernels
-    """
-
-    def __init__(self, module: str, name: str) -> None:
-        self._module, self._name = module, name
-
-    @functools.cached_property
-    def entry(self) -> Callable[[int], int] | None:
-        """What takes the address of the arguments' words; None where numba has to compile the kernel."""
-        return machine_code.entry(f"{self._module}.{self._name}", cache_folder()) if machine_code.fits() else None
-
-    @functools.cached_property
-    def function(self) -> Callable[..., None]:
-        """What numba makes of it."""
-        return getattr(importlib.import_module(f"ascseg_cli.kernels.{self._module}"), self._name)
-
-    def shares(self, *args: Any) -> Shares:
-        """A function of the first task and that after the last, with the other arguments given."""
-        if self.entry is None:
-            return _by_numba(self.function, args)
-        entry, words = self.entry, machine_code.words(0, 0, *args)
-
-        def share(first: int, last: int) -> None:
-            own = words[:]
-            own[0], own[1] = first, last
-            if entry(own.buffer_info()[0]):
-                raise MemoryError("no memory for a kernel's scratch")
-
-        return share
-
-
 Work = tuple[Kernel | Callable[..., None], int, tuple[Any, ...]]  # a kernel, how many tasks, other arguments
 
 
@@ -101,7 +60,7 @@ def launch_together(works: Sequence[Work]) -> None:
 
 
 def _shares(kernel: Kernel | Callable[..., None], args: tuple[Any, ...]) -> Shares:
-    return kernel.shares(*args) if isinstance(kernel, Kernel) else _by_numba(kernel, args)
+    return kernel.shares(*args) if isinstance(kernel, Kernel) else by_numba(kernel, args)
 
 
 def _run(works: Sequence[tuple[Shares, int]], thread: int, threads: int) -> None:
@@ -109,10 +68,6 @@ def _run(works: Sequence[tuple[Shares, int]], thread: int, threads: int) -> None
         first, last = tasks * thread // threads, tasks * (thread + 1) // threads
         if first < last:
             share(first, last)
-
-
-def _by_numba(kernel: Callable[..., None], args: tuple[Any, ...]) -> Shares:
-    return lambda first, last: call(kernel, first, last, *args)
 
 
 @functools.cache

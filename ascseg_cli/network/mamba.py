@@ -45,8 +45,8 @@ class Mamba(nn.Module):
         """t (b, l, d) -> (b, l, d)."""
         return self.mixed(t)
 
-    def mixed(self, t: Tensor, groups: int = 1) -> Tensor:
-        """t (b, l, groups·d) -> (b, l, groups·d), each group by itself."""
+    def mixed(self, t: Tensor, groups: int = 1, residual: bool = False) -> Tensor:
+        """t (b, l, groups·d) -> (b, l, groups·d), each group by itself; and t more, if residual."""
         assert self.conv1d.bias is not None
         return mamba_mixer(
             t,
@@ -60,6 +60,7 @@ class Mamba(nn.Module):
             self.D,
             self.out_proj.weight,
             groups,
+            residual,
         )
 
 
@@ -83,7 +84,7 @@ class ParallelMambaBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (b, c, h, w) -> (b, c, h, w)."""
         u = chain(x, self._enter).flatten(2).transpose(1, 2)  # (b, c, h, w) -> (b, l, c)
-        v = (self._observed(u) if _is_observed(self.mamba) else self.mamba.mixed(u, GROUPS)) + u
+        v = self._observed(u) + u if _is_observed(self.mamba) else self.mamba.mixed(u, GROUPS, residual=True)
         return chain(v.transpose(1, 2).view_as(x), self._leave, x)
 
     def _observed(self, u: Tensor) -> Tensor:

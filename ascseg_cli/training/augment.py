@@ -52,17 +52,19 @@ class Augmenter:
         self.generator = torch.Generator(device)
         self.device = device
 
-    def __call__(self, images: Tensor, masks: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, masks: Tensor, seed: int, whole: int = 0, own: range = range(0)
+    ) -> tuple[Tensor, Tensor]:
         """One augmented batch.
 
         images   (b, 3, s, s) uint8
         masks    (b, s, s) bool
         seed     of this batch
+        own      which images of a batch of `whole` these are, where they are only some of it
         returns  (b, 3, size, size) float32 in 0..1, (b, 1, size, size) float32, 0 or 1
         """
-        b = len(images)
-        draws = Draws(self.generator, seed, b, range(b))
-        both = torch.cat([images / 255, masks[:, None].float()], 1)
+        draws = Draws(self.generator, seed, whole or len(images), own or range(len(images)))
+        both = torch.cat([images.float() / 255, masks[:, None].float()], 1)
         both = self._move(self._flip(both, draws), draws.begin("move"))
         self._befall(SCENE, both[:, :3], draws)
         self._befall({"frame": picture.frame}, both, draws)

@@ -18,6 +18,9 @@ from ascseg_cli.network.metadata import Preprocessing
 from ascseg_cli.training.augment import Augmenter
 from ascseg_cli.training.images import Images
 from ascseg_cli.training.settings import Settings, Stage
+from ascseg_cli.training.team import ALONE, Team
+
+_NO_STAGE = -1  # of batches that nothing is trained on
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,15 @@ class Batches:
     """
 
     def __init__(
-        self, images: Images, stage: Stage, settings: Settings, rule: Preprocessing, device: torch.device
+        self,
+        images: Images,
+        stage: Stage,
+        settings: Settings,
+        rule: Preprocessing,
+        device: torch.device,
+        team: Team = ALONE,
     ) -> None:
+        self.team = team
         if len(images.pixels) < stage.batch:
             raise DataError(
                 f"{len(images.pixels)} training images, a batch holds {stage.batch}",
@@ -71,18 +81,41 @@ class Batches:
         return place
 
     def at(self, place: Place) -> tuple[Tensor, Tensor]:
-        """Network input (b, 3, s, s) and targets (b, 1, s, s), both float32, at a place that `begin` gave."""
-        chosen = indices(place, len(self.pixels), self.stage.batch, self.seed).to(self.device)
+        """Network input (b, 3, s, s) and targets (b, 1, s, s), both float32, at a place that `begin` gave.
+
+        Of a team, each process gets its share.
+        """
+        chosen = self._chosen(place)
         seed = _seed("change", self.seed, place.stage, place.step)
-        images, masks = self.augment(self.pixels[chosen], self.masks[chosen], seed)
+        whole = self.stage.batch
+        images, masks = self.augment(self.pixels[chosen], self.masks[chosen], seed, whole, self.team.share(whole))
         return (images - self.mean) / self.std, masks
 
-    def unchanged(self) -> Iterator[Tensor]:
-        """Every image once, not augmented, as the finished weights will see such images."""
-        shuffled = torch.randperm(len(self.pixels), generator=torch.Generator().manual_seed(0)).to(self.device)
-        for chosen in shuffled.split(self.stage.batch):
-            if len(chosen) == self.stage.batch:
-                yield (_shrink(self.pixels[chosen], self.stage.size) / 255 - self.mean) / self.std
+    def typical(self, count: int) -> Iterator[Tensor]:
+        """Network input of `count` augmented batches, the same ones at each call."""
+        for place in self._untrained(count):
+            yield self.at(place)[0]
+
+    def plain(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images and targets of those batches, not augmented, as the finished weights will see such images."""
+        for place in self._untrained(count):
+            chosen = self._chosen(place)
+            images, masks = self.pixels[chosen], self.masks[chosen, None].to(torch.uint8) * 255
+            small, targets = (_shrink(one, self.stage.size) for one in (images, masks))
+            yield (small / 255 - self.mean) / self.std, (targets >= 128).to(self.mean.dtype)
+
+    def _chosen(self, place: Place) -> Tensor:
+        """Which images of the batch at a place are this process's."""
+        own = self.team.share(self.stage.batch)
+        batch = indices(place, len(self.pixels), self.stage.batch, self.seed)
+        return batch[own.start : own.stop].to(self.device)
+
+    def _untrained(self, count: int) -> Iterator[Place]:
+        place = Place(stage=_NO_STAGE)
+        for _ in range(count):
+            place = self.begin(place)
+            yield place
+            place = place.after(self.stage.batch)
 
 
 def indices(place: Place, images: int, batch: int, seed: int) -> Tensor:

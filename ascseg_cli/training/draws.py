@@ -10,6 +10,7 @@ import hashlib
 import math
 import random
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,15 +60,18 @@ class Draws:
 
     def uniform(self, *shape: int) -> Tensor:
         """(b, *shape) in 0..1."""
-        return self._kept(torch.rand(self.images, *shape, generator=self.generator, device=self.generator.device))
+        return self._kept(torch.rand(self.images, *shape, **self._how()))
 
     def normal(self, *shape: int) -> Tensor:
         """(b, *shape), normally distributed."""
-        return self._kept(torch.randn(self.images, *shape, generator=self.generator, device=self.generator.device))
+        return self._kept(torch.randn(self.images, *shape, **self._how()))
 
     def number(self, low: float, high: float) -> float:
         """One number for all images of the change, known to the CPU."""
         return random.Random(self.seed + 1).uniform(low, high)
+
+    def _how(self) -> dict[str, Any]:
+        return {"generator": self.generator, "device": self.generator.device, "dtype": torch.float32}
 
     def _restart(self, name: str) -> int:
         digest = hashlib.sha256(f"{name} {self.seed}".encode()).digest()
@@ -82,12 +86,12 @@ class Draws:
 @lru_cache
 def _limits(ranges: tuple[Range, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Lower ends and widths, put on the device once."""
-    low, high = torch.tensor(ranges).T
+    low, high = torch.tensor(ranges, dtype=torch.float32).T
     return low.to(device), (high - low).to(device)
 
 
 @lru_cache(8)
 def plane(h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Where the pixels' centres lie: rows (h, 1) and columns (1, w), from -1 to 1 between the picture's edges."""
-    rows, columns = ((torch.arange(n, device=device) * 2 + 1) / n - 1 for n in (h, w))
+    rows, columns = ((torch.arange(n, device=device, dtype=torch.float32) * 2 + 1) / n - 1 for n in (h, w))
     return rows[:, None], columns[None]

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ascseg_cli.errors import UsageError
+from ascseg_cli.training.events import EVENTS
 from ascseg_cli.whole_file import PART, is_part, output_error, write_whole
 
 SETTINGS, LOG, SPLIT, WEIGHTS = "settings.toml", "log.csv", "split.csv", "weights.safetensors"
 CARD, CURVES, OVERLAYS = "model_card.md", "curves.png", "overlays.jpg"
 CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.safetensors")
+_MANY = re.compile(f"{CHECKPOINT.pattern}|{EVENTS.pattern}")
 SEED = re.compile(r"seed-\d+")
 SEEDS = "seeds.csv"
 _KEPT = 2
@@ -54,7 +56,7 @@ class RunFolder:
                     RunFolder(path).clear()
                     if not any(path.iterdir()):
                         shutil.rmtree(path)
-                elif path.name in names or CHECKPOINT.fullmatch(path.name) or is_part(path.name):
+                elif path.name in names or _MANY.fullmatch(path.name) or is_part(path.name):
                     path.unlink()
         except OSError as error:
             raise output_error(self.root, error) from error

@@ -11,18 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from ascseg_cli.errors import TrainingError
+from ascseg_cli.kernels.shared_norm import share_norms
 from ascseg_cli.network.asc_seg import ASCSeg
 from ascseg_cli.network.metadata import Preprocessing
 from ascseg_cli.network.variants import VARIANTS
-from ascseg_cli.training.averaging import AveragedWeights, recompute_statistics
+from ascseg_cli.training.averaging import AveragedWeights, settle_statistics
 from ascseg_cli.training.batches import Batches, Place, indices
 from ascseg_cli.training.images import Images
 from ascseg_cli.training.log import Row
 from ascseg_cli.training.settings import Settings, Stage
 from ascseg_cli.training.state import Record
 from ascseg_cli.training.step import Optimiser, TrainingStep
+from ascseg_cli.training.team import ALONE, Team
 
 _LOWEST_RATE = 0.01  # of the largest, at the end of the cosine
+_STATISTICS = 4, 16  # batches of each kind from which batch-norm values are taken: fewest, most
+_STEPS_EACH = 4  # steps between two checks for each such batch, whose three passes take as long as one step
 _UNREAD_STEPS = 32  # on a GPU: reading each loss at once would make the CPU wait for every step
 
 
@@ -46,6 +50,7 @@ class Fit:
     """One run in memory.
 
     start  tensors by name to begin with, else random ones
+    team   the processes that share its batches
     """
 
     def __init__(
@@ -55,7 +60,9 @@ class Fit:
         rule: Preprocessing,
         device: torch.device,
         start: Mapping[str, Tensor] | None = None,
+        team: Team = ALONE,
     ) -> None:
+        self.team = team
         torch.manual_seed(settings.seed)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # few shapes, many batches
@@ -63,6 +70,8 @@ class Fit:
         self.model = ASCSeg(VARIANTS[settings.variant])
         if start is not None:
             self.model.load_state_dict(dict(start), strict=False)
+        if team.size > 1:
+            share_norms(self.model)
         self.model.to(device)
         self.averaged = AveragedWeights(self.model, settings.averaging)
         self.optimiser = Optimiser(self.model, settings)
@@ -103,8 +112,7 @@ class Fit:
 
     def stage_now(self) -> Stage:
         """The stage of the next step, with the batch that memory allows."""
-        stage = next(s for s in self.settings.stages() if s.number == self.place.stage)
-        return stage.model_copy(update={"batch": self.batches.get(stage.number, stage.batch)})
+        return self._fitting(next(s for s in self.settings.stages() if s.number == self.place.stage))
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything of the run that is tensors, by name."""
@@ -148,35 +156,42 @@ class Fit:
         on_checked: Callable[[], None],
         wants_stop: Callable[[], bool],
     ) -> nn.Module:
-        """Train to the end; returns the averaged model, in evaluation mode, its batch-norm values recomputed.
+        """Train to the end; returns the averaged model, in evaluation mode.
 
         on_step     called after each step
-        on_check    called with the averaged model `settings.checks` times, the last time at the end
+        on_check    called `settings.checks` times, the last time at the end, with the averaged model in evaluation
+                    mode, its batch-norm values recomputed
         on_checked  called when its row is part of the state, but for the last
         wants_stop  asked after each step
         Raises DataError where a batch can't be filled, TrainingError where the loss is no longer finite, Stop.
         """
-        for stage in self.settings.stages():
+        stages = self.settings.stages()
+        self._full = self._batches(stages[-1])
+        for stage in stages:
             if stage.number < self.place.stage:
                 continue
             if stage.number > self.place.stage:
                 self._read_losses()  # a message would name the batch by this stage's size
                 self.place = replace(self.place, stage=stage.number, epoch=0, offset=0)
-            batches = Batches(self.images, self.stage_now(), self.settings, self.rule, self.device)
-            train_step = TrainingStep(self.model, self.optimiser, batches.stage)
+            batches = self._full if stage == stages[-1] else self._batches(stage)
+            train_step = TrainingStep(self.model, self.optimiser, batches.stage, self.team)
             while self.progress() < stage.end:
                 self._step(batches, train_step)
                 if self.settings.checks * self.progress() >= self.checked + 1 and self.progress() < 1:
                     self._check(on_check)
                     on_checked()
                 on_step()
-                if wants_stop():
+                if self.team.any(wants_stop(), self.device):
                     self._read_losses()
                     raise Stop
-        self._read_losses()
-        recompute_statistics(self.averaged.model, batches.unchanged())
         self._check(on_check)
         return self.averaged.model
+
+    def _fitting(self, stage: Stage) -> Stage:
+        return stage.model_copy(update={"batch": self.batches.get(stage.number, stage.batch)})
+
+    def _batches(self, stage: Stage) -> Batches:
+        return Batches(self.images, self._fitting(stage), self.settings, self.rule, self.device, self.team)
 
     def _step(self, batches: Batches, train_step: TrainingStep) -> None:
         place = batches.begin(self.place)
@@ -216,6 +231,9 @@ class Fit:
         loss = self.loss
         self.checked = max(self.checked + 1, int(self.settings.checks * self.progress()))
         self.loss_sum, self.loss_steps = 0.0, 0
+        fewest, most = _STATISTICS
+        count = min(max(self.place.step // (_STEPS_EACH * self.checked), fewest), most)
+        settle_statistics(self.averaged.model, self._full, count)
         check = Check(self.place.step, self.epoch, self.seconds, loss, self.rate, speed)
         self.rows.append(on_check(check, self.averaged.model))
         self._last_check = (self.seconds, self.place.drawn)

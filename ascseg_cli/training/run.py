@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ascseg_cli.network import checkpoint
 from ascseg_cli.network.metadata import Metadata
 from ascseg_cli.network.shapes import expected_shapes
 from ascseg_cli.network.variants import VARIANTS
-from ascseg_cli.training import card, contact_sheet, curves, state
+from ascseg_cli.training import card, contact_sheet, curves, events, state
 from ascseg_cli.training.calibration import fit_temperature
 from ascseg_cli.training.configuration import to_toml
 from ascseg_cli.training.files import CARD, CURVES, LOG, OVERLAYS, SETTINGS, SPLIT, WEIGHTS, RunFolder
@@ -27,6 +28,7 @@ from ascseg_cli.training.fit import Check, Fit, Stop
 from ascseg_cli.training.log import Row, to_csv
 from ascseg_cli.training.material import Material
 from ascseg_cli.training.settings import RunSettings
+from ascseg_cli.training.team import ALONE, Team
 from ascseg_cli.training.validation import Verdict
 
 _PRIVATE = {"data", "split_file", "group_by", "device", "backend", "save_minutes"}  # say nothing of the weights
@@ -59,6 +61,8 @@ class Run:
     """One run in one folder.
 
     wants_stop  asked after each step; the run then saves and ends
+    team        the processes that run it together, of which the first judges and writes
+    with_events each row of the log is written for TensorBoard too
     """
 
     def __init__(
@@ -69,7 +73,11 @@ class Run:
         device: torch.device,
         watch: Watch,
         wants_stop: Callable[[], bool] = lambda: False,
+        team: Team = ALONE,
+        *,
+        with_events: bool = False,
     ) -> None:
+        self.team, self.with_events = team, with_events
         self.material, self.settings, self.folder = material, settings, folder
         self.device, self.watch, self.wants_stop = device, watch, wants_stop
         compared = settings.model_dump(mode="json", exclude={"data", "device", "save_minutes"})
@@ -82,8 +90,10 @@ class Run:
 
         Raises UsageError where the checkpoint is of other images, TrainingError, OutputError.
         """
-        self.folder.write(SETTINGS, to_toml(self.settings))
-        self.folder.write(SPLIT, self.material.split.csv())
+        if self.team.leads:
+            self.folder.write(SETTINGS, to_toml(self.settings))
+            self.folder.write(SPLIT, self.material.split.csv())
+        self.team.wait()  # all find the same checkpoint
         with backend.using(self.settings.backend):
             while True:
                 fit = self._open()
@@ -92,7 +102,8 @@ class Run:
                 try:
                     return self._train(fit)
                 except Stop:
-                    self._save(fit)
+                    if self.team.leads:
+                        self._save(fit)
                     return Outcome(False, fit.rows, fit.place.step)
                 except _out_of_memory() as error:
                     self._halve(fit, error)
@@ -103,7 +114,7 @@ class Run:
     def _open(self) -> Fit | None:
         """The run as it stands in the folder; None where it is finished."""
         settings, material = self.settings, self.material
-        fit = Fit(material.images, settings, material.rule, self.device, material.start_tensors())
+        fit = Fit(material.images, settings, material.rule, self.device, material.start_tensors(), self.team)
         found = self._newest_checkpoint()
         if found is not None:
             tensors, record = found
@@ -134,10 +145,12 @@ class Run:
 
         def on_step() -> None:
             self.watch.step(fit)
-            if time.monotonic() - self._saved > 60 * self.settings.save_minutes:
+            if self.team.leads and time.monotonic() - self._saved > 60 * self.settings.save_minutes:
                 self._save(fit)
 
         def on_check(check: Check, model: nn.Module) -> Row:
+            if not self.team.leads:
+                return _unjudged(check)
             verdict = self.material.validation.judge(model)
             verdicts[:] = [verdict]
             row = Row(
@@ -146,15 +159,19 @@ class Run:
                 validation_dice=verdict.counts.mean_dice(), threshold=verdict.threshold,
             )  # fmt: skip
             self._write_weights(model, verdict, fit)
+            if self.with_events:
+                self.folder.write(events.file_name(row), events.content(row))
             self.watch.check(row)
             return row
 
         def on_checked() -> None:
-            self.folder.write(LOG, to_csv(fit.rows))
-            self._save(fit)
+            if self.team.leads:
+                self.folder.write(LOG, to_csv(fit.rows))
+                self._save(fit)
 
         model = fit.run(on_step, on_check, on_checked, self.wants_stop)
-        self._finish(fit, model, verdicts[0])
+        if self.team.leads:
+            self._finish(fit, model, verdicts[0])
         return Outcome(True, fit.rows, fit.place.step)
 
     def _save(self, fit: Fit, *, finished: bool = False) -> None:
@@ -189,11 +206,11 @@ class Run:
     def _halve(self, fit: Fit, error: BaseException) -> None:
         stage = fit.stage_now()
         half = stage.batch // 2
-        if half < 2:
+        if half < 2 or self.team.size > 1:  # the other processes may have had memory enough
             raise TrainingError(
-                f"out of memory with batches of {stage.batch} images of {stage.size}×{stage.size} px; "
-                "batch normalisation needs two or more",
-                "lower --size, or use a smaller --variant",
+                f"out of memory with batches of {len(self.team.share(stage.batch))} images of "
+                f"{stage.size}×{stage.size} px on a device",
+                "lower --batch or --size, or use a smaller --variant",
             ) from error
         self._batches[stage.number] = half
         self.watch.say(
@@ -201,6 +218,12 @@ class Run:
             f"out of memory with batches of {stage.batch}: going on with {half}; this changes the training: "
             f"fewer images a step, other results than with {stage.batch}",
         )
+
+
+def _unjudged(check: Check) -> Row:
+    """What a process that doesn't judge notes of a check."""
+    nothing: dict[str, Any] = {"validation_iou": math.nan, "validation_dice": math.nan, "threshold": math.nan}
+    return Row(**vars(check), **nothing)
 
 
 def _out_of_memory() -> type[BaseException]:
@@ -244,9 +267,11 @@ def _circumstances(device: torch.device, wanted: str, fit: Fit) -> Mapping[str, 
         "backend": backend.resolve(wanted, device.type)[0],
         "torch": torch.__version__.split("+")[0],
         "ascseg": ascseg_cli.__version__,
-        "weights": "averaged over training, batch-norm values recomputed on the training part",
+        "weights": "averaged over training, batch-norm values recomputed on training images",
         "threshold": _THRESHOLD,
     }
+    if fit.team.size > 1:
+        facts["devices"] = fit.team.size
     return facts | ({"batch_after_out_of_memory": dict(fit.batches)} if fit.batches else {})
 
 

@@ -15,6 +15,7 @@ from ascseg_cli.kernels.cuda import compile_ahead
 from ascseg_cli.network.asc_seg import ASCSeg
 from ascseg_cli.network.loss import segmentation_loss
 from ascseg_cli.training.settings import Settings, Stage
+from ascseg_cli.training.team import ALONE, Team
 
 _ADAMW = ("step", "exp_avg", "exp_avg_sq")
 _EAGER_STEPS = 8  # before recording: kernels are compiled and tuned, the optimiser's state is made
@@ -66,29 +67,30 @@ class Optimiser:
 
 
 class TrainingStep:
-    """Trains `model` by one batch a call, all of one stage's shape.
+    """Trains `model` by one batch a call, all of one stage's shape, of which each process of a team has its share.
 
     loss and norm are tensors that hold the last step's loss and gradient norm (before clipping).
     """
 
-    def __init__(self, model: ASCSeg, optimiser: Optimiser, stage: Stage) -> None:
-        self.model = model.train()
+    def __init__(self, model: ASCSeg, optimiser: Optimiser, stage: Stage, team: Team = ALONE) -> None:
+        self.model, self.team = model.train(), team
         self.optimiser = optimiser
         device = optimiser.rate.device
         self.loss = self.norm = torch.zeros((), device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._done = 0
-        self._images = torch.zeros(stage.batch, 3, stage.size, stage.size, device=device)
-        self._targets = torch.zeros(stage.batch, 1, stage.size, stage.size, device=device)
+        batch = len(team.share(stage.batch))
+        self._images = torch.zeros(batch, 3, stage.size, stage.size, device=device)
+        self._targets = torch.zeros(batch, 1, stage.size, stage.size, device=device)
 
     def __call__(self, images: Tensor, targets: Tensor, rate: float) -> None:
         """images (b, 3, s, s) float32, normalised; targets (b, 1, s, s) float32; rate the learning rate."""
         self._images.copy_(images)
         self._targets.copy_(targets)
         self.optimiser.rate.fill_(rate)
-        if self._done == 0 and backend.for_operator("chain", images) == "gpu":
+        if self._done == 0 and self.team.size == 1 and backend.for_operator("chain", images) == "gpu":
             self._compile()
-        if self._graph is None and self._done >= _EAGER_STEPS and images.is_cuda:
+        if self._graph is None and self._done >= _EAGER_STEPS and images.is_cuda and self.team.size == 1:
             self._record()
         if self._graph is None:
             self._run()
@@ -110,9 +112,11 @@ class TrainingStep:
     def _backward(self) -> Tensor:
         """Leave the gradients in the parameters and return the loss."""
         self.optimiser.zero()
-        loss = segmentation_loss(self.model.low_logits(self._images), self._targets)
+        loss = segmentation_loss(self.model.low_logits(self._images), self._targets) / self.team.size
         loss.backward()
-        return loss.detach()
+        total = loss.detach()
+        self.team.add_up([total, *(p.grad for p in self.optimiser.parameters if p.grad is not None)])
+        return total
 
     def _record(self) -> None:
         """Record one step; recording runs nothing, so the weights stay as they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from itertools import product
 from pathlib import Path
 
@@ -135,16 +136,30 @@ def test_the_text_holds_every_fingerprint() -> None:
     text = encode(images)
     assert set(decode(text)) == set(images)
     assert encode(images[::-1]) == text
-    assert len(text.partition(":")[2]) == 5 * 32
+    assert len(text.partition(":")[2]) == 5 * 144
+
+
+def test_texts_of_older_weights_are_read_and_kept_beside_newer_ones() -> None:
+    new = [fingerprint(_picture(seed, 40, 50)) for seed in range(3)]
+    old = [Fingerprint(bytes([i] * 16), 2**40 + i) for i in range(4)]
+    of_old = base64.b64encode(b"".join(one.content + one.perceptual.to_bytes(8, "big") for one in old)).decode()
+    assert decode(f"dct64-1:{of_old}") == old
+    both = encode([*old, *new])
+    assert set(decode(both)) == {*old, *new}
+    again = [Fingerprint(one.content, one.perceptual) for one in new]
+    assert encode([*old, *new, *again]) == both, "what is known with its sketch isn't kept without"
+    assert Index(decode(f"dct64-1:{of_old}")).matches(old)[0].exact
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dct64-2:", "scheme 'dct64-2'.*reads dct64-1"),
+        ("dct64-3:", "scheme 'dct64-3'.*reads dct64-2 and dct64-1"),
         ("", "scheme ''"),
         ("dct64-1:%%%%", "damaged: not base64"),
-        ("dct64-1:AAAA", "damaged: 3 bytes"),
+        ("dct64-1:AAAA", "damaged: 3 bytes, not a multiple of 24"),
+        ("dct64-2:AAAA", "damaged: 3 bytes, not a multiple of 108"),
+        ("dct64-2: ", "scheme ''"),
         ("dct64-1:é", "damaged: not base64"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from pictures import by_pillow, drawn
 
-from ascseg_cli.data.fingerprint import Fingerprint
+from ascseg_cli.data.fingerprint import Fingerprint, fingerprint
 from ascseg_cli.data.layouts import open_dataset
 from ascseg_cli.data.leaks import fingerprints_of, without_leaks
 from ascseg_cli.data.pairs import Pair
@@ -69,6 +70,17 @@ def test_the_same_pixels_are_said_to_be_so() -> None:
     assert str(one) == "V.png is the same pixels as v.png of the validation part"
     _, (near,) = without_leaks(_split("a", "v", ""), _known(a=FAR, v=FAR ^ 1))
     assert str(near) == "a.png is a near copy (1 of 64 bits differ) of v.png of the validation part"
+
+
+def test_a_crop_is_left_out_and_said_to_be_one() -> None:
+    noise = [cv2.GaussianBlur(np.random.default_rng(i).normal(size=(150, 200, 3)), (0, 0), 6) for i in range(2)]
+    one, other = (cv2.normalize(some, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8) for some in noise)
+    crop = np.ascontiguousarray(one[:, 25:-25])
+    known = {_pair(name).image: fingerprint(pixels) for name, pixels in (("a", one), ("b", other), ("v", crop))}
+    _, left = without_leaks(_split("ab", "v", ""), known)
+    assert [one.image.stem for one in left] == ["a"]
+    words = r"a.png is a near copy \(one shows the other or a part of it, likeness [01]\.\d\d\) of v.png of the"
+    assert re.match(words, str(left[0]))
 
 
 def test_a_planted_copy_is_left_out_of_a_folder(tmp_path: Path) -> None:

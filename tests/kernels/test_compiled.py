@@ -17,6 +17,7 @@ from ascseg_cli.kernels import backend, compiled, machine_code
 from ascseg_cli.kernels.chain import Chain, chain
 from ascseg_cli.kernels.deform_depthwise import deform_depthwise
 from ascseg_cli.kernels.llvm_code import KERNELS
+from ascseg_cli.kernels.nearest import nearest_squares
 from ascseg_cli.kernels.selective_scan import selective_scan
 from ascseg_cli.network.mamba import Mamba
 
@@ -131,6 +132,7 @@ def test_operators_pass_what_the_llvm_code_takes(monkeypatch):
         deform_depthwise(x, offset, weight).sum().backward()
         selective_scan(**{k: t.requires_grad_() for k, t in inputs.items()}).sum().backward()
         mamba(torch.randn(1, 5, 4)).sum().backward()
+    nearest_squares(np.zeros((1, 2), np.int64), np.ones((1, 2), np.int64), (2, 2))
     assert seen == KERNELS
 
 

@@ -12,7 +12,7 @@ from emulator.emulate import COMPILER, emulated
 from test_gpu_mixer import NAMES, Case
 from torch import Tensor
 
-from ascseg_cli.kernels.mamba_mixer import gpu, gpu_warps, reference
+from ascseg_cli.kernels.mamba_mixer import gpu, gpu_warps, mamba_mixer, reference
 from ascseg_cli.kernels.mamba_mixer.layout import Layout
 
 TF32 = 1.3 * 2.0**-11  # what `tf32` in tf32.cuh leaves
@@ -134,6 +134,22 @@ def test_bfloat16(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     got, exact, bound = run(Case(2, 70, 2), 16, device, monkeypatch, torch.bfloat16)
     assert got.dtype == torch.bfloat16
     assert ((got.double() - exact).abs() <= bound + 2**-8 * (exact.abs() + bound)).all()
+
+
+@pytest.mark.parametrize("name", ["an odd number of chunks", "four channels a group", "six"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_tokens_are_added(name: str, dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the sum is rounded, so that it errs by no more than the mixer and one rounding."""
+    case, length = CASES[name]
+    monkeypatch.setattr(gpu_warps, "length_for", lambda *_: length)
+    t, *weights = case.inputs(0, device)
+    t = t.to(dtype)
+    with torch.no_grad():
+        got = mamba_mixer(t, *weights, groups=case.groups, residual=True).cpu().double()
+        exact, bound = result_and_bound(t.cpu(), [w.cpu() for w in weights], case.groups)
+    exact = exact + t.cpu().double()
+    rounding = 2**-8 if dtype == torch.bfloat16 else 2**-23
+    assert ((got - exact).abs() <= bound + rounding * (exact.abs() + bound)).all()
 
 
 @pytest.mark.parametrize("length", [8, 24, 64])

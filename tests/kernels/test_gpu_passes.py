@@ -30,6 +30,16 @@ TENSOR = {
     "49 taps": (8, lambda: [conv(8, 18, 7), norm(18)], 0),
     "many eights": (8, lambda: [conv(8, 44, 3), nn.GELU(), conv(44, 3, 1)], 0),
     "doubled": (16, lambda: [double(), conv(16, 8, 3, 3), nn.ReLU(), nn.MaxPool2d(2)], 0),
+    "halved": (16, lambda: [nn.MaxPool2d(2), conv(16, 8, 3), nn.ReLU()], 0),
+    "layer norms and a sum": (24, lambda: [nn.LayerNorm(24), conv(24, 24, 1), Add(), nn.LayerNorm(24)], 24),
+    "a channel each": WIDE["a channel each"],
+    "one channel in the end": (12, lambda: [conv(12, 1, 1)], 0),
+    "a channel by itself": (12, lambda: [conv(12, 12, 7, 1, 12), nn.GELU(), conv(12, 12, 1), norm(12)], 0),
+    "four to one": (32, lambda: [conv(32, 8, 3, 1, 8), norm(8), nn.ReLU(), conv(8, 8, 1)], 0),
+    "maximum": (20, lambda: [nn.MaxPool2d(3, 1, 1), conv(20, 8, 1), nn.GELU(), conv(8, 1, 1)], 0),
+    "one gate for many channels": (2, lambda: [conv(2, 1, 7), norm(1), nn.Sigmoid(), Gate()], 12),
+    "one gate of few taps": (2, lambda: [conv(2, 1, 3), nn.Sigmoid(), Gate(), nn.ReLU()], 32),
+    "a gate in a channel each": (16, lambda: [double(), conv(16, 8, 1), nn.Sigmoid(), Boost()], -8),
 }
 
 
@@ -52,12 +62,15 @@ def on(device: str, *steps: nn.Module) -> Chain:
     return Chain(*(step.to(device) for step in steps))
 
 
+def copied(steps: Chain, dtype: torch.dtype) -> Chain:
+    return Chain(*(copy.deepcopy(step).to(dtype) for step in steps))
+
+
 def judge(
     machine: str, chains: list[Chain], draws: list[tuple[Tensor, Tensor | None]], dtype: torch.dtype
 ) -> None:
     """The passes err at most twice as much as plain torch, which keeps every step's result in `dtype`."""
-    doubled = [Chain(*(copy.deepcopy(step).double() for step in steps)) for steps in chains]
-    stored = [Chain(*(copy.deepcopy(step).to(dtype) for step in steps)) for steps in chains]
+    stored, doubled = ([copied(steps, kind) for steps in chains] for kind in (dtype, torch.float64))
     got, plain, exact = [], [], []
     for drawn in draws:
         x, other = (None if t is None else t.to(dtype).to(machine) for t in drawn)
@@ -121,7 +134,10 @@ SIDE_BY_SIDE = {
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [*((name, torch.float32) for name in SIDE_BY_SIDE), ("scales of 8", torch.bfloat16)],
+    [
+        *((name, torch.float32) for name in SIDE_BY_SIDE),
+        *((name, torch.bfloat16) for name in ("scales of 8", "pools of 24")),
+    ],
     ids=lambda value: str(value).removeprefix("torch."),
 )
 def test_side_by_side_is_as_exact_as_plain_torch(machine, name, dtype):
@@ -132,18 +148,22 @@ def test_side_by_side_is_as_exact_as_plain_torch(machine, name, dtype):
     judge(machine, chains, draws, dtype)
 
 
-@pytest.mark.parametrize("c", [8, 12, 20])
-def test_chains_in_turn_are_as_exact_as_plain_torch(machine, c):
+@pytest.mark.parametrize(
+    ("c", "dtype"),
+    [*((c, torch.float32) for c in (8, 12, 20)), *((c, torch.bfloat16) for c in (8, 12))],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_chains_in_turn_are_as_exact_as_plain_torch(machine, c, dtype):
     torch.manual_seed(5)
     enter = on(machine, norm(c))
     paths = [[conv(c, c, k, 1, c), norm(c), nn.GELU(), conv(c, c, 1), norm(c)] for k in (7, 5, 3)]
     chains = [on(machine, *paths[0]), on(machine, *paths[1], Add()), on(machine, *paths[2], Add(), norm(c))]
-    doubled = [Chain(*(copy.deepcopy(step).double() for step in steps)) for steps in (enter, *chains)]
+    stored, doubled = ([copied(steps, kind) for steps in (enter, *chains)] for kind in (dtype, torch.float64))
     got, plain, exact = [], [], []
     for b, h, w in [(2, 6, 10), (1, 9, 34), (3, 1, 5)]:
-        x = torch.randn(b, c, h, w, device=machine)
+        x = torch.randn(b, c, h, w, device=machine, dtype=dtype)
         got.append(passes.in_turn(x, enter, chains))
-        plain.append(fold(x, enter, chains))
+        plain.append(fold(x, stored[0], stored[1:]))
         exact.append(fold(x.double(), doubled[0], doubled[1:]))
     assert_as_exact(got, plain, exact)
     assert passes.in_turn(x[:0], enter, chains).shape == (0, c, 1, 5)
@@ -157,20 +177,25 @@ def fold(x: Tensor, enter: Chain, chains: list[Chain]) -> Tensor:
     return result
 
 
-def test_gathered_is_as_exact_as_plain_torch(machine):
+@pytest.mark.parametrize(
+    ("c", "dtype"),
+    [(8, torch.float32), (12, torch.float32), (8, torch.bfloat16), (16, torch.bfloat16)],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_gathered_is_as_exact_as_plain_torch(machine, c, dtype):
+    """Branches' results are parts of four channels, of so many that they can't be moved at once, or of eight."""
     torch.manual_seed(6)
-    for c in (8, 12):  # parts of four channels; parts that can't be moved at once
-        chains = [on(machine, *steps) for steps in scales(c)]
-        then = on(machine, conv(4 * c, c, 3, 1, c), norm(c), nn.ReLU(), conv(c, c, 1), norm(c))
-        doubled = [Chain(*(copy.deepcopy(step).double() for step in steps)) for steps in (*chains, then)]
-        got, plain, exact = [], [], []
-        for b, h, w in [(2, 6, 12), (1, 10, 34)]:
-            x = torch.randn(b, c, h, w, device=machine)
-            got.append(passes.gathered(x, chains, then))
-            plain.append(reference.chain(reference.side_by_side(x, chains), then))
-            exact.append(reference.chain(reference.side_by_side(x.double(), doubled[:-1]), doubled[-1]))
-        assert_as_exact(got, plain, exact)
-        assert passes.gathered(x[:0], chains, then).shape == (0, c, 10, 34)
+    chains = [on(machine, *steps) for steps in scales(c)]
+    then = on(machine, conv(4 * c, c, 3, 1, c), norm(c), nn.ReLU(), conv(c, c, 1), norm(c))
+    stored, doubled = ([copied(steps, kind) for steps in (*chains, then)] for kind in (dtype, torch.float64))
+    got, plain, exact = [], [], []
+    for b, h, w in [(2, 6, 12), (1, 10, 34)]:
+        x = torch.randn(b, c, h, w, device=machine, dtype=dtype)
+        got.append(passes.gathered(x, chains, then))
+        plain.append(reference.chain(reference.side_by_side(x, stored[:-1]), stored[-1]))
+        exact.append(reference.chain(reference.side_by_side(x.double(), doubled[:-1]), doubled[-1]))
+    assert_as_exact(got, plain, exact)
+    assert passes.gathered(x[:0], chains, then).shape == (0, c, 10, 34)
 
 
 # ---- float32 as TF32 ---------------------------------------------------------------------------------------

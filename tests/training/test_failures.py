@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,9 +31,9 @@ def test_a_batch_that_isnt_finite_is_named_and_the_checkpoint_before_it_stays(
     batches: list[list[str]] = []
     really = Augmenter.__call__
 
-    def call(self: Augmenter, images: torch.Tensor, masks: torch.Tensor, seed: int) -> tuple[torch.Tensor, ...]:
+    def call(self: Augmenter, images: torch.Tensor, *more: Any) -> tuple[torch.Tensor, ...]:
         batches.append([names[one.numpy().tobytes()] for one in images])
-        changed, targets = really(self, images, masks, seed)
+        changed, targets = really(self, images, *more)
         return (changed * float("nan") if len(batches) == 3 else changed), targets
 
     monkeypatch.setattr(Augmenter, "__call__", call)

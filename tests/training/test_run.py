@@ -213,6 +213,13 @@ def test_averages_ramp_and_statistics_are_the_batches_own() -> None:
     assert averaged.model[0].momentum == 0.1
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_few_alike_images_spoil_no_check(tmp_path: Path) -> None:
+    practice = Path(__file__).resolve().parents[2] / "examples" / "practice"
+    rows = train(practice, tmp_path / "run", steps=20, checks=2, size=32, drawn_size=40, averaging=0.8).rows
+    assert rows[1].validation_iou > rows[0].validation_iou > 0.2, "statistics of images as they are give .1 here"
+
+
 def test_the_rate_rises_then_falls() -> None:
     settings = Settings(steps=1, rate=1.0, warmup=0.1)
     rates = [rate_at(i / 100, settings) for i in range(101)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
 from ascseg_cli.kernels.chain.steps import Add, Boost, Combination, Gate, HighPass, SoftGate
+from ascseg_cli.kernels.shared_norm import are_shared
 
 __all__ = ["Add", "Boost", "Chain", "Gate", "HighPass", "SoftGate", "chain", "in_turn", "side_by_side"]
 
@@ -98,6 +99,8 @@ def _module(x: Tensor, chains: Sequence[Chain]) -> Any:
     name = backend.for_operator("chain", x, half=not differentiable)
     if differentiable and name == "cpu":
         name = "cpu_gradient"
+    if differentiable and name == "gpu" and any(are_shared(steps.norms) for steps in chains):
+        name = "reference"  # the fused layers know one process
     return importlib.import_module(f"{__name__}.{name}")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
 from ascseg_cli.kernels.chain import Chain, chain
+from ascseg_cli.kernels.shared_norm import are_shared
 
 __all__ = ["deform_by", "deform_depthwise"]
 
@@ -34,7 +35,11 @@ def deform_depthwise(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
 def deform_by(x: Tensor, steps: Chain, weight: Tensor) -> Tensor:
     """`deform_depthwise(x, chain(x, steps), weight)`; a backend may keep the offsets unnormalised in between."""
     name = backend.for_operator("deform_depthwise", x)
-    if name == "gpu" and (torch.is_grad_enabled() or any(norm.training for norm in steps.norms)):
+    if (
+        name == "gpu"
+        and (torch.is_grad_enabled() or any(norm.training for norm in steps.norms))
+        and not are_shared(steps.norms)
+    ):
         return importlib.import_module(f"{__name__}.gpu").deform_by(x, steps, weight)
     return deform_depthwise(x, chain(x, steps), weight)
 

@@ -16,6 +16,7 @@ KERNELS = {
     ("mamba_mixer.cpu_kernels", "leave"): "f3f{11}f3iii",
     ("mamba_mixer.cpu_kernels", "mix"): "f3f{11}f3f3fbiiiiii",
     ("mamba_mixer.cpu_kernels_backward", "mix_backward"): "f3f3f{11}ff3diiiii",
+    ("nearest.cpu_kernels", "measure"): "llflii",
     ("selective_scan.cpu_kernels", "scan"): "f3f3f3bff3f3ffffbiiii",
     ("selective_scan.cpu_kernels", "scan_backward"): "f3f3f3bff3f3ffff3fffdffddiiii",
 }

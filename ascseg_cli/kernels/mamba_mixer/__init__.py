@@ -25,6 +25,7 @@ def mamba_mixer(
     D: Tensor,
     out_proj: Tensor,
     groups: int = 1,
+    residual: bool = False,
 ) -> Tensor:
     """Tokens mixed along the sequence, each group of d channels by itself and by the same weights.
 
@@ -37,13 +38,18 @@ def mamba_mixer(
     dt_proj, dt_bias    (e, r), (e,)
     A_log, D            (e, n), (e,)   A = -exp(A_log)
     out_proj            (d, e)
+    residual            whether t is added to the result
     returns             (b, l, groups·d)  t's dtype
     Raises ShapeError, BackendError. Source: Gu and Dao 2023, section 3.4; scan as in `selective_scan`.
     """
     weights = (in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj)
     _check(t, groups, *weights)
     name = backend.for_operator("mamba_mixer", t, half=not torch.is_grad_enabled())
-    return importlib.import_module(f"{__name__}.{name}").mamba_mixer(t, *weights, groups=groups)
+    module = importlib.import_module(f"{__name__}.{name}")
+    if residual and hasattr(module, "residual_mixer"):
+        return module.residual_mixer(t, *weights, groups=groups)
+    y = module.mamba_mixer(t, *weights, groups=groups)
+    return y + t if residual else y
 
 
 def _check(t: Tensor, groups: int, *weights: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,24 +35,38 @@ def mamba_mixer(
 
     Gradients are bit-equal in every run.
     """
+    given = (in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj)
+    return _mixed(t, given, groups, residual=False)
+
+
+def residual_mixer(t: Tensor, *weights: Tensor, groups: int = 1) -> Tensor:
+    """t + mamba_mixer(t, *weights, groups), in the same kernels where no gradient is wanted."""
+    return _mixed(t, weights, groups, residual=True)
+
+
+def _mixed(t: Tensor, given: Sequence[Tensor], groups: int, residual: bool) -> Tensor:
     if t.dtype not in (torch.float32, torch.bfloat16):
         raise ShapeError(f"t is {t.dtype}; the gpu backend takes float32 and bfloat16", "use --backend auto")
-    given = (in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj)
-    layout = Layout(groups, t.shape[2] // groups, dt_proj.shape[1], A_log.shape[1])
+    layout = Layout(groups, t.shape[2] // groups, given[4].shape[1], given[6].shape[1])
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (t, *given))
     if why := _refusal(t.dtype, layout, wanted):
         backend.announce_reference("mamba_mixer", why)
-    if why or t.numel() == 0:
-        return reference.mamba_mixer(t, *given, groups=groups)
     weights = [w.float().contiguous() for w in given]
-    if wanted:
-        return _Mix.apply(t, layout, *weights)
-    b, l, _ = t.shape
-    if t.dtype == torch.bfloat16 or tf32_allowed():
-        length = gpu_warps.length_for(b, l, layout)
-        if length is not None:
-            return gpu_warps.forward(t, weights, layout, length)
-    return forward(t, weights, layout, layout.length(b, l))[0]
+    if why or t.numel() == 0:
+        y = reference.mamba_mixer(t, *given, groups=groups)
+    elif wanted:
+        y = _Mix.apply(t, layout, *weights)
+    elif length := _length_for_warps(t, layout):
+        return gpu_warps.forward(t, weights, layout, length, residual)
+    else:
+        y = forward(t, weights, layout, layout.length(len(t), t.shape[1]))[0]
+    return y + t if residual else y
+
+
+def _length_for_warps(t: Tensor, layout: Layout) -> int | None:
+    """Tokens of a chunk in `warps.cu`; None where another kernel is to run."""
+    rounds = t.dtype == torch.bfloat16 or tf32_allowed()
+    return gpu_warps.length_for(len(t), t.shape[1], layout) if rounds else None
 
 
 def _refusal(dtype: torch.dtype, layout: Layout, wanted: bool) -> str:

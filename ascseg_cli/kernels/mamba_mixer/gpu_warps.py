@@ -23,10 +23,11 @@ def fits(layout: Layout) -> bool:
     return layout.r == 1 and layout.n == _STATES and layout.e % 4 == 0 and layout.channels <= 32
 
 
-def forward(t: Tensor, weights: Sequence[Tensor], layout: Layout, length: int) -> Tensor:
+def forward(t: Tensor, weights: Sequence[Tensor], layout: Layout, length: int, residual: bool) -> Tensor:
     """y (b, l, c) in t's dtype.
 
-    length  tokens of a chunk, a multiple of 8
+    length    tokens of a chunk, a multiple of 8
+    residual  whether t is added
     """
     b, l, c = t.shape
     t = plain(t)
@@ -36,10 +37,10 @@ def forward(t: Tensor, weights: Sequence[Tensor], layout: Layout, length: int) -
     shared = _WARPS * _memory(layout)
     if chunks > 1:
         starts, totals = between_chunks(t, layout, chunks)
-        ends = _kernel("chunk_ends", layout, t)
+        ends = _kernel("chunk_ends", layout, t, residual)
         ends(grid, 32 * _WARPS, t, *t.stride(), *weights, starts, totals, *sizes, shared=shared)
         link(weights[6], starts, totals, layout, backward=False)
-    replay = _kernel("replay", layout, t)
+    replay = _kernel("replay", layout, t, residual)
     replay(grid, 32 * _WARPS, t, *t.stride(), *weights, starts, y, *sizes, shared=shared)
     return y
 
@@ -64,6 +65,6 @@ def _memory(layout: Layout) -> int:
     return 4 * (up(steps * slots * layout.d) + up(steps * slots, 16) * (odd4(layout.e) + 40))
 
 
-def _kernel(name: str, layout: Layout, t: Tensor) -> Kernel:
-    constants = layout.constants | {"S": _STATES, "WARPS": _WARPS, "BLOCKS": _BLOCKS}
+def _kernel(name: str, layout: Layout, t: Tensor, residual: bool) -> Kernel:
+    constants = layout.constants | {"S": _STATES, "WARPS": _WARPS, "BLOCKS": _BLOCKS, "RESIDUAL": int(residual)}
     return kernel(_SOURCE, name, HALF=int(t.dtype == torch.bfloat16), **constants)

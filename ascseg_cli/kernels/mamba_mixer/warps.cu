@@ -5,7 +5,7 @@
 // A thread has a channel of a slot (chunk, group); in the scan it holds half of the 16 states of this channel and of
 // its neighbour, the neighbour the other half: so both read the same rows of B and C, half as much each.
 // Constants as in `mixer.cuh` with r = 1, n = S = 16, e a multiple of 4, at most 32; WARPS in a block, BLOCKS a
-// multiprocessor should hold.
+// multiprocessor should hold; RESIDUAL 1 where tokens are added to the result.
 #include "mixer.cuh"
 #include "tf32.cuh"
 
@@ -238,7 +238,7 @@ DEVICE size_t states_at(const Part& at, int chunks, int of) {
     return (chunk * CH + at.slot % GB * E + (at.c ^ of)) * N + at.half * 4;
 }
 
-// The rows of at.x through out_proj, to y from the tile's first token on
+// The rows of at.x through out_proj, and the tokens themselves if RESIDUAL, to y from the tile's first token on
 DEVICE void leave(
     Token* y, int width, const Part& at, const float (&of_out)[OUTS][LOADS], int start, int length, int l
 ) {
@@ -255,8 +255,13 @@ DEVICE void leave(
                 const unsigned row = first + at.lane / 4 + below * 8, slot = row % SLOTS;
                 const int k = row / SLOTS, token = slot / GB * length + k;  // after the tile's first
                 const bool real = (A_ROWS == SCANNED || row < SCANNED) && start + k < length;
-                if (o < DIM && real && at.first + start + token < l)
-                    put2(y + (long long)(token) * width + slot % GB * DIM + o, d[2 * below], d[2 * below + 1]);
+                if (o >= DIM || !real || at.first + start + token >= l) continue;
+                float2 v = make_float2(d[2 * below], d[2 * below + 1]);
+                if (RESIDUAL) {
+                    const float* own = at.tokens + row * DIM + o;
+                    v.x += own[0], v.y += own[1];
+                }
+                put2(y + (long long)(token) * width + slot % GB * DIM + o, v.x, v.y);
             }
         }
     }

@@ -36,7 +36,9 @@ def motion(x: Tensor, draws: Draws) -> Tensor:
     """The mean along a short line in any direction."""
     angle, reach = draws.between((0, math.pi), (0.01, 0.05))
     rows, columns = plane(*x.shape[2:], x.device)
-    along = torch.linspace(-1, 1, _TAPS, device=x.device).view(_TAPS, 1, 1) * reach  # (k, taps, 1, 1)
+    along = (
+        torch.linspace(-1, 1, _TAPS, device=x.device, dtype=x.dtype).view(_TAPS, 1, 1) * reach
+    )  # (k, taps, 1, 1)
     down, right = torch.broadcast_tensors(rows + along * angle.sin(), columns + along * angle.cos())
     grid = torch.stack([right, down], -1).flatten(1, 2)  # (k, taps, h, w, 2) -> (k, taps·h, w, 2)
     seen = F.grid_sample(x, grid, padding_mode="border", align_corners=False)

@@ -66,6 +66,8 @@ template <bool TRANSPOSED> DEVICE void load_weights(float* to, const float* weig
     }
 }
 
+constexpr int EXACT_SUM = 256;  // products that may be added one by one; more are summed by parts, lest errors add up
+
 // Adds the chunk in shared memory. A thread reads K + PX − 1 pixels for K taps of PX pixels.
 DEVICE void add_chunk(float (&sum)[PX][OWN], const Memory& memory, const Place& me) {
 #pragma unroll 1
@@ -76,6 +78,9 @@ DEVICE void add_chunk(float (&sum)[PX][OWN], const Memory& memory, const Place& 
         float4 x[PX + K - 1];
 #pragma unroll
         for (int m = 0; m < PX + K - 1; m++) x[m] = line[m % PX * STEP + m / PX * DILATION];
+        float part[PX][OWN];
+#pragma unroll
+        for (int i = 0; i < PX * OWN; i++) part[i / OWN][i % OWN] = IN * K * K > EXACT_SUM ? 0.0f : sum[i / OWN][i % OWN];
 #pragma unroll
         for (int kx = 0; kx < K; kx++)
 #pragma unroll
@@ -89,8 +94,13 @@ DEVICE void add_chunk(float (&sum)[PX][OWN], const Memory& memory, const Place& 
 #pragma unroll
                 for (int p = 0; p < PX; p++)
 #pragma unroll
-                    for (int o = 0; o < OWN; o++) sum[p][o] = fmaf(lane_of(x[kx + p], n), own[o], sum[p][o]);
+                    for (int o = 0; o < OWN; o++) part[p][o] = fmaf(lane_of(x[kx + p], n), own[o], part[p][o]);
             }
+#pragma unroll
+        for (int i = 0; i < PX * OWN; i++) {
+            float& all = sum[i / OWN][i % OWN];
+            all = IN * K * K > EXACT_SUM ? all + part[i / OWN][i % OWN] : part[i / OWN][i % OWN];
+        }
     }
 }
 

@@ -11,8 +11,9 @@ import torch
 from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.plan import Draft
 
-HALVES, TF32 = 1, 2  # what tensor cores multiply: bfloat16, or float32 rounded to TF32
-PLANE = {0: 4, HALVES: 8, TF32: 4}  # channels that lie together in a tile
+# What tensor cores multiply: bfloat16, or float32 rounded to TF32; or bfloat16 as a whole pass of `fragments.cu`
+HALVES, TF32, FRAGMENTS = 1, 2, 3
+PLANE = {0: 4, HALVES: 8, TF32: 4, FRAGMENTS: 8}  # channels that lie together in a tile
 
 Step = tuple[int, int, int, int]  # kind, channels before and after, where its numbers are
 
@@ -65,9 +66,9 @@ def padded(c: int) -> int:
 def branch_of(draft: Draft, tensor: int = 0) -> Branch:
     """A draft in the order of `passes.cu`.
 
-    A pass that begins with a 1×1 convolution has that over neighbours.
+    A pass that begins with a 1×1 convolution has that over neighbours, but in `fragments.cu`.
 
-    tensor  for tensor cores, where not 0: a dense convolution, by numbers of that kind
+    tensor  for tensor cores, where not 0: dense convolutions by numbers of that kind
     """
     over, convolution, out, steps = (
         draft.over,
@@ -75,14 +76,14 @@ def branch_of(draft: Draft, tensor: int = 0) -> Branch:
         draft.over_out,
         list(zip(draft.within, draft.parts)),
     )
-    if over == k.ALONE and steps and steps[0][0][0] == k.POINTWISE:
+    if over == k.ALONE and steps and steps[0][0][0] == k.POINTWISE and tensor != FRAGMENTS:
         (_, _, out, _), convolution = steps.pop(0)
         over = k.DENSE
-    numbers = [_fragments(tensor, *convolution) if tensor else _over_numbers(over, convolution)]
+    numbers = [_tensor_numbers(tensor, over, convolution) if tensor else _over_numbers(over, convolution)]
     code: list[Step] = []
     for (kind, before, after, _), part in steps:
         code.append((kind, before, after, sum(map(len, numbers))))
-        numbers.append(_step_numbers(kind, part))
+        numbers.append(_step_numbers(kind, part, tensor))
     return Branch(
         over, draft.size, draft.dilation, draft.into, out or draft.into, draft.channels, tuple(code),
         np.concatenate([part.astype(np.float32) for part in numbers]),
@@ -145,6 +146,25 @@ def _dense(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return np.concatenate([row(bias), units.ravel()])
 
 
+def _tensor_numbers(tensor: int, over: int, convolution: Sequence[np.ndarray]) -> np.ndarray:
+    if over == k.DENSE and tensor == FRAGMENTS and convolution[0].shape[:2] == (1, 2):
+        return _narrow(*convolution)
+    if over == k.DENSE:
+        return _fragments(tensor, *convolution)
+    if over != k.GROUPED:
+        return np.zeros(0)
+    weight, bias = convolution
+    return np.concatenate([_eighth(weight[i : i + 8], bias[i : i + 8]) for i in range(0, len(bias), 8)])
+
+
+def _eighth(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Up to eight outputs with inputs of their own, (out, each, k, k), as a dense convolution of eight outputs."""
+    out, each, size, _ = weight.shape
+    dense = np.zeros((8, 8, each, size, size))
+    dense[range(out), range(out)] = weight
+    return _fragments(FRAGMENTS, dense.reshape(8, -1, size, size), np.pad(bias, (0, 8 - out)))
+
+
 def _fragments(tensor: int, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Biases, then weights as [two planes at a column][tap][8 outputs][thread of a warp], a float64 for each.
 
@@ -156,13 +176,32 @@ def _fragments(tensor: int, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     table = np.pad(weight, ((0, -out % 8), (0, -into % plane), (0, 0), (0, 0)))
     table = table.transpose(2, 3, 1, 0).reshape(size, -1, len(table))  # (out, in, row, col) -> (row, col·in, out)
     table = np.pad(table, ((0, 0), (0, -table.shape[1] % (2 * plane)), (0, 0)))
-    parts = table.reshape(size, -1, 2, 4, plane // 4, table.shape[2] // 8, 8).transpose(1, 0, 5, 6, 3, 2, 4)
+    return np.concatenate([row(bias).astype(np.float32), _held(tensor, table)])
+
+
+def _held(tensor: int, table: np.ndarray) -> np.ndarray:
+    """Weights (taps, depth, outputs) as a warp's threads hold them: see `_fragments`."""
+    taps, _, out = table.shape
+    parts = table.reshape(taps, -1, 2, 4, PLANE[tensor] // 4, out // 8, 8).transpose(1, 0, 5, 6, 3, 2, 4)
     weights = np.ascontiguousarray(parts, np.float32)
-    if tensor == HALVES:
-        weights = torch.from_numpy(weights).bfloat16().view(torch.int16).numpy().ravel().view(np.float32)
-    else:
-        weights = rounded(weights).ravel()
-    return np.concatenate([row(bias).astype(np.float32), weights])
+    if tensor == TF32:
+        return rounded(weights).ravel()
+    return torch.from_numpy(weights).bfloat16().view(torch.int16).numpy().ravel().view(np.float32)
+
+
+def _narrow(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """One output of two channels, (1, 2, k, k): bias, then for each line of the tile [high, low][warp's thread].
+
+    They are of a matrix whose rows are (column, channel) and whose columns are the eight lines that see that line.
+    """
+    size = weight.shape[2]
+    table = np.zeros((size + 7, 8, 2, 8))
+    for line in range(8):
+        table[line : line + size, :size, :, line] = weight[0].transpose(1, 2, 0)  # (row, column, channel)
+    table = table.reshape(-1, 16, 8)
+    high = torch.from_numpy(table).bfloat16().double().numpy()
+    both = np.stack([high, table - high], 1).reshape(-1, 16, 8)
+    return np.concatenate([np.pad(bias, (0, 7)).astype(np.float32), _held(FRAGMENTS, both)])
 
 
 def rounded(numbers: np.ndarray) -> np.ndarray:
@@ -170,7 +209,16 @@ def rounded(numbers: np.ndarray) -> np.ndarray:
     return ((numbers.view(np.uint32) + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)
 
 
-def _step_numbers(kind: int, part: Sequence[np.ndarray]) -> np.ndarray:
+def _in_two_parts(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """A 1×1 convolution of the inputs' high parts, their low parts, and their high parts again, in bfloat16."""
+    weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 8), (0, 0), (0, 0)))
+    high = torch.from_numpy(weight).bfloat16().double().numpy()
+    return _fragments(FRAGMENTS, np.concatenate([high, high, weight - high], 1), bias)
+
+
+def _step_numbers(kind: int, part: Sequence[np.ndarray], tensor: int) -> np.ndarray:
+    if kind == k.POINTWISE and tensor == FRAGMENTS:
+        return _in_two_parts(*part)
     if kind == k.POINTWISE:
         return _dense(*part)
     if kind == k.AFFINE:

@@ -1,141 +1,9 @@
 // One pass of a chain, or passes side by side on the same image, for evaluation. A block computes a tile of one
-// image. What is done is in CODE, known to the compiler: for each branch
-//     over, k, dilation, channels after it, where its numbers begin, their count, its first channel in y, steps
-// and for each step within a pixel
-//     kind, channels before, channels after, where its numbers are in the branch's.
-#include "tensor.cuh"
+// image; each thread has pixels and channels of its own. What is done is in CODE: see `reading.cuh`.
+#include "reading.cuh"
 #include "within.cuh"
 
-constexpr int CODE[] = {PASSES};
-constexpr int HEADER = 8, STEP = 4;
-
-constexpr int GROWN = RESIZE_OUT == resize::DOUBLE ? 2 : 1, SHRUNK = RESIZE_OUT == resize::HALVE ? 2 : 1;
-constexpr int EDGE = RESIZE_OUT == resize::DOUBLE ? 1 : 0;  // pixels at a tile's rim that only its neighbours need
-constexpr int OUT_W = (TILE_W - 2 * EDGE) * GROWN / SHRUNK, OUT_H = (TILE_H - 2 * EDGE) * GROWN / SHRUNK;
-
-struct Output { Number* first; int pitch, h, w, top, left; size_t apart; };
 typedef float Carry[STRIP][CARRY ? share(CARRY) : 1];  // the result of the branch before
-
-// ---- reading -----------------------------------------------------------------------------------------------
-
-struct Input { const Number* first; int pitch, h, w; size_t apart; };
-
-// Where a channel of a pixel lies, in an image or in so many images of PART channels each.
-template <int PART> DEVICE size_t place_of(int channel, size_t apart) {
-    return PART ? channel / max(PART, 1) * apart + channel % max(PART, 1) : channel;
-}
-
-DEVICE float4 larger4(float4 a, float4 b) {
-    return {fmaxf(a.x, b.x), fmaxf(a.y, b.y), fmaxf(a.z, b.z), fmaxf(a.w, b.w)};
-}
-
-DEVICE float4 between(float4 a, float4 b, float share) {
-    return {fmaf(b.x - a.x, share, a.x), fmaf(b.y - a.y, share, a.y),
-            fmaf(b.z - a.z, share, a.z), fmaf(b.w - a.w, share, a.w)};
-}
-
-DEVICE float4 scaled(float4 v, float4 scale, float4 shift) {
-    return {fmaf(v.x, scale.x, shift.x), fmaf(v.y, scale.y, shift.y),
-            fmaf(v.z, scale.z, shift.z), fmaf(v.w, scale.w, shift.w)};
-}
-
-// Where place i of a doubled line of n numbers lies, corners aligned: `share` of the way from `near` to `far`.
-struct Between { int near, far; float share; };
-DEVICE Between doubled(int i, int n) {
-    const int m = i / 2;
-    if (i % 2 == 0) return {m, max(m - 1, 0), float(m) / float(2 * n - 1)};
-    return {m, min(m + 1, n - 1), float(n - 1 - m) / float(2 * n - 1)};
-}
-
-template <bool WHOLE> DEVICE float4 resized(const Input& x, int row, int column, int first, int count) {
-    const Number* from = x.first + place_of<X_PART>(first, x.apart);
-    const auto at = [&](int r, int c) { return read_some<WHOLE>(from + (r * x.w + c) * x.pitch, count); };
-    if constexpr (RESIZE_IN == resize::HALVE) {
-        const float4 a = larger4(at(2 * row, 2 * column), at(2 * row, 2 * column + 1));
-        return larger4(a, larger4(at(2 * row + 1, 2 * column), at(2 * row + 1, 2 * column + 1)));
-    } else {
-        return at(row, column);
-    }
-}
-
-// Four channels of a pixel into the tile; 0 outside the image.
-DEVICE void keep(const Place& place, int line, int column, int g, float4 v) {
-    constexpr int ROW = round_up(padded(CHANNELS), 4);
-    const int row = place.top - HALO + line, left = place.left - HALO + column, pixel = line * COLUMNS + column;
-    if (row < 0 || row >= place.h || left < 0 || left >= place.w) v = {0.0f, 0.0f, 0.0f, 0.0f};
-    else if constexpr (AFFINE_AT >= 0) {
-        const float* factors = place.source + AFFINE_AT + 4 * g;
-        v = scaled(v, load4(factors), load4(factors + ROW));
-    }
-    if constexpr (TENSOR == HALVES)
-        reinterpret_cast<uint2*>(place.tile + g / 2 * PLANE + pixel)[g % 2] = {rounded2(v.x, v.y), rounded2(v.z, v.w)};
-    else if constexpr (TENSOR == TF32)
-        place.tile[g * PLANE + pixel] = {tf32(v.x), tf32(v.y), tf32(v.z), tf32(v.w)};
-    else
-        place.tile[g * PLANE + pixel] = v;
-}
-
-constexpr int FOURS = TENSOR == HALVES ? 2 * tensor_planes(CHANNELS) : planes(CHANNELS);  // of a tile's pixel
-
-// Two rows and columns of a doubled image lie between the same four pixels, where the first row and column are odd.
-DEVICE void read_doubled(const Place& place, const Input& x) {
-    const int above = (place.top - HALO + 1) & 1, before = (place.left - HALO + 1) & 1;
-    const int across = (COLUMNS + before + 1) / 2, count = (LINES + above + 1) / 2 * across;
-    #pragma unroll 1
-    for (int i = threadIdx.x; i < count * FOURS; i += THREADS) {
-        const int g = i % FOURS, line = i / FOURS / across * 2 - above, column = i / FOURS % across * 2 - before;
-        const int row = place.top - HALO + line, left = place.left - HALO + column;
-        float4 v[2][2];
-        const auto inside = [](int place, int n) { return max(0, min(place, n - 1)); };
-        const int rows[] = {inside((row - 1) / 2, x.h), inside((row + 1) / 2, x.h)};
-        const int columns[] = {inside((left - 1) / 2, x.w), inside((left + 1) / 2, x.w)};
-        #pragma unroll
-        for (int r = 0; r < 2; r++)
-            #pragma unroll
-            for (int c = 0; c < 2; c++) {
-                v[r][c] = {0.0f, 0.0f, 0.0f, 0.0f};
-                const Number* from = x.first + place_of<X_PART>(4 * g, x.apart) + (rows[r] * x.w + columns[c]) * x.pitch;
-                if (4 * g < CHANNELS) v[r][c] = read_some<X_WHOLE>(from, CHANNELS - 4 * g);
-            }
-        #pragma unroll
-        for (int c = 0; c < 2; c++) {
-            const float share = doubled(left + c, x.w).share;
-            const float4 upper = between(v[0][c], v[0][1 - c], share), lower = between(v[1][c], v[1][1 - c], share);
-            if (column + c < 0 || column + c >= COLUMNS) continue;
-            if (line >= 0) keep(place, line, column + c, g, between(upper, lower, doubled(row, x.h).share));
-            if (line + 1 < LINES)
-                keep(place, line + 1, column + c, g, between(lower, upper, doubled(row + 1, x.h).share));
-        }
-    }
-}
-
-DEVICE void read_tile(const Place& place, const Input& x) {
-    if constexpr (RESIZE_IN == resize::DOUBLE) { read_doubled(place, x); return; }
-    constexpr int UNIT = X_PART ? X_PART / 4 : FOURS;  // what lies together in memory
-    #pragma unroll 4
-    for (int i = threadIdx.x; i < PLANE * FOURS; i += THREADS) {
-        const int g = i / (UNIT * PLANE) * UNIT + i % UNIT, pixel = i / UNIT % PLANE;
-        const int line = pixel / COLUMNS, column = pixel % COLUMNS;
-        const int row = place.top - HALO + line, left = place.left - HALO + column;
-        float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (row >= 0 && row < place.h && left >= 0 && left < place.w && 4 * g < CHANNELS)
-            v = resized<X_WHOLE>(x, row, left, 4 * g, CHANNELS - 4 * g);
-        keep(place, line, column, g, v);
-    }
-}
-
-DEVICE void read_others(const Place& place, const Number* other, int pitch) {
-    constexpr int G = planes(OTHERS), COUNT = BOOSTS ? 1 : PIXELS;
-    #pragma unroll 4
-    for (int i = threadIdx.x; i < COUNT * G; i += THREADS) {
-        const int g = i % G, p = i / G;
-        const int row = BOOSTS ? 0 : place.top + p / TILE_W, column = BOOSTS ? 0 : place.left + p % TILE_W;
-        float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (row >= 0 && row < place.h && column >= 0 && column < place.w)
-            v = read_some<O_WHOLE>(other + (row * place.w + column) * pitch + 4 * g, OTHERS - 4 * g);
-        place.others[g * COUNT + p] = v;
-    }
-}
 
 // ---- writing -----------------------------------------------------------------------------------------------
 
@@ -244,32 +112,14 @@ template <int AT, bool LAST> DEVICE void branch(const Place& place, const Output
     within<AT + HEADER, STEPS, OUT, LAST>(place, y, CHANNEL + slice, v, carry);
 }
 
-template <int AT, int NUMBER> DEVICE void branches(Place& place, const Output& y, int slice, Carry& carry) {
-    if constexpr (NUMBER < BRANCHES) {
-        constexpr int BEGIN = CODE[AT + 4];
-        if (!SPREAD || blockIdx.y == NUMBER) {
-            const float* numbers = place.numbers;
-            const float* source = place.source;
-            place.source += BEGIN;
-            if (!PRELOAD) place.numbers = place.source;
-            else if (!SPREAD) place.numbers += BEGIN;
-            branch<AT, !CARRY || NUMBER == BRANCHES - 1>(place, y, slice, carry);
-            place.numbers = numbers;
-            place.source = source;
-        }
-        branches<AT + HEADER + STEP * CODE[AT + 7], NUMBER + 1>(place, y, slice, carry);
+struct Strips {
+    const Output& y;
+    int slice;
+    Carry carry;
+    template <int AT, int NUMBER> DEVICE void run(const Place& place) {
+        branch<AT, !CARRY || NUMBER == BRANCHES - 1>(place, y, slice, carry);
     }
-}
-
-template <int AT, int NUMBER> DEVICE void preload(float* to, const float* from) {
-    if constexpr (SPREAD && NUMBER < BRANCHES) {
-        constexpr int BEGIN = CODE[AT + 4], COUNT = CODE[AT + 5];
-        if (blockIdx.y == NUMBER) copy_numbers(to, from + BEGIN, COUNT);
-        preload<AT + HEADER + STEP * CODE[AT + 7], NUMBER + 1>(to, from);
-    } else if constexpr (!SPREAD) {
-        copy_numbers(to, from, PRELOADED);
-    }
-}
+};
 
 // x (b, hx, wx, …), other (b, h, w, …) or, for a boost, (b, …), y (b, …); h, w after x's resizing. Pitches: numbers
 // from pixel to pixel. X_PART or Y_PART where x or y is so many images of as many channels each, one after another:
@@ -279,34 +129,16 @@ KERNEL __launch_bounds__(THREADS) passes(
     Number* y, int y_pitch, const float* numbers, int h, int w, int across, int down
 ) {
     SHARED(float4, memory);
-    const int tile = blockIdx.x % (across * down), slice = SPREAD ? 0 : blockIdx.y;
-    const size_t image = blockIdx.x / (across * down), images = gridDim.x / (across * down);
+    Share mine = share_of_block(memory, x, x_pitch, hx, wx, y, y_pitch, numbers, h, w, across, down);
     const int strip = threadIdx.x % STRIPS;
-    Place place;
-    place.split = threadIdx.x / STRIPS;
-    place.column = strip % TILE_W, place.row = strip / TILE_W * STRIP;
-    place.top = tile / across * (TILE_H - 2 * EDGE) - EDGE, place.left = tile % across * (TILE_W - 2 * EDGE) - EDGE;
-    place.h = h, place.w = w;
-    place.tile = memory;
-    place.exchange = memory + EXCHANGE_AT;
-    place.others = memory + OTHERS_AT;
-    float* kept = reinterpret_cast<float*>(memory + NUMBERS_AT);
-    place.staged = kept;
-    place.source = numbers + slice * SLICE_NUMBERS;
-    place.numbers = kept;
-    if constexpr (PRELOAD) preload<0, 0>(kept, place.source);
-    const int hy = h * GROWN / SHRUNK, wy = w * GROWN / SHRUNK;
-    const Output out = {
-        y + image * (size_t(hy) * wy * y_pitch), y_pitch, hy, wy,
-        tile / across * OUT_H, tile % across * OUT_W, images * hy * wy * y_pitch
-    };
-    read_tile(place, {x + image * (size_t(hx) * wx * x_pitch) + slice * SLICE_IN, x_pitch, hx, wx,
-                      images * hx * wx * x_pitch});
+    mine.place.split = threadIdx.x / STRIPS;
+    mine.place.column = strip % TILE_W, mine.place.row = strip / TILE_W * STRIP;
+    read_tile(mine.place, mine.x);
     if constexpr (OTHERS > 0) {
         const size_t other_size = BOOSTS ? size_t(other_pitch) : size_t(h) * w * other_pitch;
-        read_others(place, other + image * other_size + slice * SLICE_OUT, other_pitch);
+        read_others(mine.place, other + mine.image * other_size + mine.slice * SLICE_OUT, other_pitch);
     }
     __syncthreads();
-    Carry carry;
-    branches<0, 0>(place, out, slice * SLICE_OUT, carry);
+    Strips strips = {mine.y, mine.slice * SLICE_OUT};
+    branches<0, 0>(mine.place, strips);
 }

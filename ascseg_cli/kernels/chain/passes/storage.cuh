@@ -24,6 +24,36 @@ DEVICE unsigned rounded2(float low, float high) {
 DEVICE unsigned short rounded(float v) { return (unsigned short)rounded2(v, 0.0f); }
 #endif
 
+DEVICE float low_of(unsigned pair) { return __uint_as_float(pair << 16); }
+DEVICE float high_of(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+#ifdef EMULATED
+DEVICE unsigned larger2(unsigned a, unsigned b) {
+    return rounded2(fmaxf(low_of(a), low_of(b)), fmaxf(high_of(a), high_of(b)));
+}
+template <int BYTES> DEVICE void copy_async(void* to, const void* from, bool there) {
+    for (int i = 0; i < BYTES; i++)
+        static_cast<unsigned char*>(to)[i] = there ? static_cast<const unsigned char*>(from)[i] : 0;
+}
+DEVICE void copies_done() {}
+#else
+DEVICE unsigned larger2(unsigned a, unsigned b) {
+    unsigned both;
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(both) : "r"(a), "r"(b));
+    return both;
+}
+// 8 or 16 bytes to shared memory by way of no register, or as many zeros; there after `copies_done` and a barrier.
+template <int BYTES> DEVICE void copy_async(void* to, const void* from, bool there) {
+    const unsigned at = unsigned(__cvta_generic_to_shared(to)), count = there ? BYTES : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" :: "r"(at), "l"(from), "n"(BYTES), "r"(count) : "memory");
+}
+DEVICE void copies_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#endif
+
+DEVICE uint4 larger8(uint4 a, uint4 b) {
+    return {larger2(a.x, b.x), larger2(a.y, b.y), larger2(a.z, b.z), larger2(a.w, b.w)};
+}
+
 #if BF16
 typedef unsigned short Number;
 DEVICE float read1(const Number* p) { return __uint_as_float(unsigned(*p) << 16); }

@@ -104,28 +104,35 @@ DEVICE void dense_lines(const uint4* first, const uint2* weights, int eighth, fl
     }
 }
 
+// Those sums for the lines from (top, left) of the tile on, and the outputs from eight times `eighth` on.
 // Numbers: biases, then weights as above.
+template <int C, int OUT, int K, int D, int AT, int M, int N>
+DEVICE void convolved(const Place& place, int border, int top, int left, int eighth, float (&sum)[M][N][4]) {
+    const int lane = threadIdx.x % 32;
+    #pragma unroll
+    for (int n = 0; n < N; n++) {
+        const int channel = (eighth + n) * 8 + lane % 4 * 2;
+        const float low = channel < OUT ? place.numbers[AT + channel] : 0.0f;
+        const float high = channel + 1 < OUT ? place.numbers[AT + channel + 1] : 0.0f;
+        #pragma unroll
+        for (int m = 0; m < M; m++)
+            sum[m][n][0] = sum[m][n][2] = low, sum[m][n][1] = sum[m][n][3] = high;
+    }
+    const uint4* tile = reinterpret_cast<const uint4*>(place.tile);
+    const uint2* weights = reinterpret_cast<const uint2*>(place.numbers + AT + round_up(padded(OUT), 4));
+    const uint4* first = tile + (top + border) * COLUMNS + left + lane % 16 + border;
+    dense_lines<C, OUT, K, D, M, N>(first, weights, eighth, sum);
+}
+
 template <int C, int OUT, int K, int D, int AT> DEVICE void dense_on_tensor_cores(const Place& place, int border) {
     constexpr int EIGHTS = (OUT + 7) / 8, ACROSS = TILE_W / 16, N = EIGHTS < 4 ? EIGHTS : 4;
     constexpr int GROUPS = (EIGHTS + N - 1) / N, M = lines_of(N, TILE_H * ACROSS * GROUPS), DOWN = TILE_H / M;
-    const uint4* tile = reinterpret_cast<const uint4*>(place.tile);
-    const uint2* weights = reinterpret_cast<const uint2*>(place.numbers + AT + round_up(padded(OUT), 4));
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     #pragma unroll 1
     for (int item = warp; item < DOWN * ACROSS * GROUPS; item += THREADS / 32) {
         const int top = item % DOWN * M, left = item / DOWN % ACROSS * 16, eighth = item / DOWN / ACROSS * N;
         float sum[M][N][4];
-        #pragma unroll
-        for (int n = 0; n < N; n++) {
-            const int channel = (eighth + n) * 8 + lane % 4 * 2;
-            const float low = channel < OUT ? place.numbers[AT + channel] : 0.0f;
-            const float high = channel + 1 < OUT ? place.numbers[AT + channel + 1] : 0.0f;
-            #pragma unroll
-            for (int m = 0; m < M; m++)
-                sum[m][n][0] = sum[m][n][2] = low, sum[m][n][1] = sum[m][n][3] = high;
-        }
-        const uint4* first = tile + (top + border) * COLUMNS + left + lane % 16 + border;
-        dense_lines<C, OUT, K, D, M, N>(first, weights, eighth, sum);
+        convolved<C, OUT, K, D, AT>(place, border, top, left, eighth, sum);
         #pragma unroll
         for (int n = 0; n < N; n++) {
             const int channel = (eighth + n) * 8 + lane % 4 * 2;

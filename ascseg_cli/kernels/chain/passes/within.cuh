@@ -1,6 +1,6 @@
 // The steps of a pass within a pixel, one after another, on what a thread has in registers.
 #pragma once
-#include "passes.cuh"
+#include "over.cuh"
 
 // Where FAST, the hardware's own exponential and reciprocal stand in for exact ones.
 DEVICE float gate_of(float x) {

@@ -10,6 +10,7 @@ from ascseg_cli.weights.manifest import parse_manifest
 MUST = (
     "ascseg_cli/py.typed",
     "ascseg_cli/cli/app.py",
+    "ascseg_cli/examples/polyps/polyp_1.jpg",
     "ascseg_cli/kernels/cuda/device.cuh",
     "ascseg_cli/kernels/llvm_code/chain.cpu_kernels.run.ll.xz",
     "ascseg_cli/kernels/llvm_code/sources.sha256",

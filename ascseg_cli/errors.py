@@ -43,6 +43,16 @@ class UnknownBackendError(BackendError, UsageError):
     """A backend or device of a name that doesn't exist."""
 
 
+class MissingTorchError(BackendError):
+    """torch can't be imported, and what was asked for needs it."""
+
+    def __init__(self, reason: ImportError | OSError) -> None:
+        super().__init__(
+            f"this needs torch, which can't be imported: {reason}",
+            "install torch; or give predict and evaluate --weights FILE.onnx, made by `ascseg export` elsewhere",
+        )
+
+
 class UnknownWeightsError(WeightsError, UsageError):
     """A data set, variant or weights file of a name that doesn't exist."""
 
@@ -69,6 +79,10 @@ class OutputError(AscsegError):
 
 class StoreError(OutputError):
     """An object store that can't be reached or won't have us: no other object would fare better."""
+
+
+class ExportError(AscsegError):
+    """An exported file that can't be run, or gives other results than the weights that it was made from."""
 
 
 class MissingExtraError(AscsegError):

@@ -50,17 +50,23 @@ def run(arguments: list[str]) -> int:
         say("interrupted", "stopped before the end")
         return exit_codes.INTERRUPTED
     except errors.AscsegError as error:
-        _trace(arguments)
-        say("error", error.message)
-        if error.hint:
-            say("hint", error.hint)
-        return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+        return _refuse(error, arguments)
     except Exception as error:
+        if isinstance(error, ImportError) and error.name == "torch":
+            return _refuse(errors.MissingTorchError(error), arguments)
         _trace(arguments)
         say("error", f"this is a bug in ascseg: {type(error).__name__}: {error}")
         say("hint", "run the same command with --debug first (`ascseg --debug …`) and report what it prints")
         return exit_codes.BUG
     return exit_codes.OK
+
+
+def _refuse(error: errors.AscsegError, arguments: list[str]) -> int:
+    _trace(arguments)
+    say("error", error.message)
+    if error.hint:
+        say("hint", error.hint)
+    return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
 
 
 def _is_ctrl_c(stop: BaseException | None) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ascseg_cli import __version__
-from ascseg_cli.cli import check, doctor, evaluate, predict, train, weights
+from ascseg_cli.cli import check, doctor, evaluate, export, predict, train, weights
 
 app = typer.Typer(
     name="ascseg",
@@ -41,6 +41,7 @@ app.command("predict", cls=predict.Command)(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("check")(check.check)
 app.command("train")(train.train)
+app.command("export")(export.export)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
 

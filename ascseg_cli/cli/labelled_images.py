@@ -10,6 +10,7 @@ import numpy as np
 
 from ascseg_cli.cli import evaluation, say
 from ascseg_cli.cli.evaluation import Order
+from ascseg_cli.cli.prediction import say_alone
 from ascseg_cli.data.discover import Item
 from ascseg_cli.data.layouts import Dataset, open_dataset
 from ascseg_cli.data.naming import output_stems
@@ -21,10 +22,9 @@ from ascseg_cli.evaluation.pairing import MaskPair
 from ascseg_cli.evaluation.scoring import Scored, Unscored, score_probability
 from ascseg_cli.evaluation.seen import Seen, look_up
 from ascseg_cli.evaluation.table import Table
-from ascseg_cli.inference.engine import Engine, open_engine
+from ascseg_cli.inference.engine import Engine, open_engine, read_metadata
 from ascseg_cli.inference.judging import judged
 from ascseg_cli.inference.postprocess import Cleaning
-from ascseg_cli.network.checkpoint import read_metadata
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
     threshold = engine.metadata.threshold if network.threshold is None else network.threshold
     if not order.quiet:
         say("note", f"{metadata.name} on {engine.device}, backend {engine.backend}, threshold {threshold:g}")
+        say_alone(engine, network.batch_size)
     outcomes = _outcomes(engine, replace(network, threshold=threshold), named, order)
     table = evaluation.collect(Table(with_probabilities=True), outcomes, len(named), order)
     settings = {

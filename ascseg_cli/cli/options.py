@@ -23,7 +23,8 @@ Dataset = Annotated[
     _option("", "--dataset", "-d", value="NAME", words="Weights: isic2017, isic2018, ph2, kvasir or busi."),
 ]
 Weights = Annotated[
-    Path | None, _option("", "--weights", value="FILE", words="Weights from a file.", readable=False)
+    Path | None,
+    _option("", "--weights", value="FILE", words="Weights from a file, or an exported *.onnx.", readable=False),
 ]
 Variant = Annotated[
     str | None, _option("", "--variant", value="NAME", words="tiny, small or base, where a set has several.")

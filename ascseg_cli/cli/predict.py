@@ -66,9 +66,9 @@ def predict(
             raise UsageError("- reads one image from stdin, which no cluster helps with; leave --ray out")
         _check_standard_input(as_json, save, output, dry_run)
     from ascseg_cli.cli import prediction, standard_input
+    from ascseg_cli.inference.engine import read_metadata
     from ascseg_cli.inference.postprocess import Cleaning
     from ascseg_cli.inference.settings import MAX_PIXELS, Settings, parse_batch_size, parse_save
-    from ascseg_cli.network.checkpoint import read_metadata
 
     mode, file = _mode(resume, overwrite), weights_file(dataset, weights, variant)
     settings = Settings(

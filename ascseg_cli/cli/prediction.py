@@ -132,9 +132,16 @@ def open_named_engine(order: Order) -> Engine:
         say("note", f"{engine.metadata.name} on {engine.device}, backend {engine.backend}")
         if engine.first_wait:
             say("note", f"the kernels are being compiled for this machine, once: about {engine.first_wait}")
+        say_alone(engine, order.settings.batch_size)
     if engine.backend_note:
         say("warning", f"the slow backend {engine.backend} runs: {engine.backend_note}")
     return engine
+
+
+def say_alone(engine: Engine, batch_size: int | None) -> None:
+    """Say so where the engine takes one image a pass though more were asked for."""
+    if engine.takes_pixels and batch_size is not None and batch_size > 1:
+        say("note", f"an exported file runs image by image; --batch-size {batch_size} isn't used")
 
 
 def segment(found: Found, engine: Engine | Performer, order: Order) -> int:

@@ -17,7 +17,6 @@ from ascseg_cli.cli.progress import duration
 from ascseg_cli.cli.several import train_on_several
 from ascseg_cli.cli.train_progress import TrainProgress
 from ascseg_cli.errors import OutputError, UsageError
-from ascseg_cli.inference.engine import select_device
 from ascseg_cli.inference.threads import usable_threads
 from ascseg_cli.training import events, seeds
 from ascseg_cli.training import team as teams
@@ -82,6 +81,8 @@ def print_config(order: Order) -> int:
 def carry_out(order: Order) -> int:
     """Train; returns the exit code."""
     import torch
+
+    from ascseg_cli.inference.torch_engine import select_device
 
     if order.tensorboard:
         events.check_extra()
@@ -183,6 +184,8 @@ def _check_seeds(order: Order, top: RunFolder) -> None:
 def _check_devices(devices: int, wanted: str) -> None:
     """Whether there are so many; the processes then need not find out one by one."""
     import torch
+
+    from ascseg_cli.inference.torch_engine import select_device
 
     if select_device(teams.device_of(Team(0, devices), wanted)).type == "cuda":
         there = torch.cuda.device_count()

@@ -15,7 +15,8 @@ from typing import Literal
 State = Literal["ok", "missing", "broken"]
 EXTRAS = {
     "cuda": "mamba_ssm",
-    "export": "onnxruntime",
+    "export": "onnx",
+    "onnx": "onnxruntime",
     "dicom": "pydicom",
     "ray": "ray",
     "tensorboard": "tensorboard",
@@ -43,6 +44,11 @@ def diagnose() -> Iterator[Check]:
         try:
             yield from check()
         except Exception as error:  # a broken installation may raise anything; the report must go on
+            if isinstance(error, ImportError) and error.name == "torch":
+                yield Check(
+                    name, "missing", "torch isn't installed", "exported files run without it; else install it"
+                )
+                continue
             yield Check(
                 name, "broken", f"{type(error).__name__}: {error}", "reinstall ascseg in a new environment"
             )
@@ -112,6 +118,8 @@ def _has_nvidia_driver() -> bool:
 
 
 def _backends() -> Iterator[Check]:
+    import torch  # noqa: F401  # all backends run in it
+
     from ascseg_cli.kernels.backend import NAMES, availability
 
     for name in NAMES[1:]:

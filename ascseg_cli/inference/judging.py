@@ -18,7 +18,6 @@ from ascseg_cli.inference.engine import Engine
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.postprocess import Cleaning, binarise
 from ascseg_cli.inference.results import Result, failed
-from ascseg_cli.inference.tta import prepared
 from ascseg_cli.inference.work import Loaded
 
 Verdict = TypeVar("Verdict")
@@ -33,7 +32,7 @@ class _Judged(Generic[Verdict]):
     def __init__(
         self, engine: Engine, judge: Judge[Verdict], decoders: Decoders, threshold: float, cleaning: Cleaning
     ) -> None:
-        self._metadata, self._judge, self._decoders = engine.metadata, judge, decoders
+        self._engine, self._judge, self._decoders = engine, judge, decoders
         self._threshold, self._cleaning = threshold, cleaning
         self.verdicts: dict[str, Verdict] = {}
 
@@ -42,10 +41,11 @@ class _Judged(Generic[Verdict]):
         try:
             content, by_name = file_bytes(item.path, MAX_PIXELS), item.path.suffix.lower() == ".dcm"
             pixels = self._decoders.read_pixels(content, name=item.name, by_name=by_name)
+            network_input = self._engine.prepared(pixels)
         except (AscsegError, MemoryError) as error:
             return _failed(item, error)
         seconds = time.perf_counter() - started
-        return Loaded((pixels.shape[0], pixels.shape[1]), prepared(pixels, self._metadata), None, "", seconds)
+        return Loaded((pixels.shape[0], pixels.shape[1]), network_input, None, "", seconds)
 
     def save(self, item: Item, loaded: Loaded, small: np.ndarray, share: float) -> Result:
         if not np.isfinite(small).all():

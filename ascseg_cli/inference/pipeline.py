@@ -71,7 +71,8 @@ class Work(Protocol):
 class Pipeline:
     """Runs images through `work.load`, the network and `work.save`.
 
-    batch    images in one pass of the network; None: 1 on the CPU, GPU_BATCH on a GPU
+    batch    images in one pass of the network; None: 1 on the CPU, GPU_BATCH on a GPU. An engine that takes pixels
+             gets one
     threads  that read, and as many that write; or that do all of an image each
     warn     called with a line where batches had to become smaller
     """
@@ -87,7 +88,8 @@ class Pipeline:
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._engine, self._work, self._tta, self._warn = engine, work, tta, warn
-        self._batch = batch or usual_batch(engine.device)
+        # Pictures of several sizes make no batch.
+        self._batch = 1 if engine.takes_pixels else batch or usual_batch(engine.device)
         self._workers = max(1, min(threads, MOST_WORKERS))
         self._stopped = threading.Event()
         self._in_flight: deque[Job] = deque()

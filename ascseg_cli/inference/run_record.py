@@ -86,7 +86,7 @@ class RunRecord:
         ]
         before = theirs.get("weights", {})
         if before.get("sha256", ours["weights"]["sha256"]) != ours["weights"]["sha256"]:
-            changes.insert(0, f"weights {before.get('name', '?')} → {ours['weights']['name']}")
+            changes.insert(0, f"weights {_brief(before)} → {_brief(ours['weights'])}")
         return changes
 
     def _write(self) -> None:
@@ -116,6 +116,11 @@ def _weights(engine: Described) -> dict[str, Any]:
         "licence": told.licence,
         "preprocessing": told.preprocessing.model_dump(mode="json"),
     }
+
+
+def _brief(weights: Mapping[str, Any]) -> str:
+    """A name that also tells a weights file from another of its name, and from its exports."""
+    return f"{weights.get('name', '?')} {str(weights.get('sha256', '?'))[:8]}"
 
 
 def _versions() -> dict[str, str]:

@@ -5,18 +5,22 @@ Augmentation: the network looks at an image and its three mirror images, and the
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ascseg_cli.data.preprocess import prepare, resize_probability
-from ascseg_cli.inference.engine import Engine
 from ascseg_cli.network.metadata import Metadata
+
+if TYPE_CHECKING:
+    from ascseg_cli.inference.engine import Engine
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # axes: none, left-right, up-down, both
 
 
 def predict_probability(engine: Engine, pixels: np.ndarray, *, tta: bool = False) -> np.ndarray:
     """Pixels (h, w, 3) uint8 RGB -> probability (h, w) float32, 0..1, in the picture's own pixels."""
-    image = prepared(pixels, engine.metadata)
+    image = engine.prepared(pixels)
     return resize_probability(probabilities(engine, image[None], tta=tta)[0], pixels.shape[:2])
 
 
@@ -27,13 +31,15 @@ def prepared(pixels: np.ndarray, metadata: Metadata) -> np.ndarray:
 
 
 def probabilities(engine: Engine, images: np.ndarray, *, tta: bool = False) -> np.ndarray:
-    """Prepared images (b, 3, h, w) float32 -> probabilities (b, h, w) float32.
+    """What `engine.prepared` gave, stacked -> probabilities (b, rows, columns) float32.
 
     tta  the mean over FLIPS, each result flipped back, instead of the images as they are
     """
     if not tta:
         return engine.probabilities(images)
-    total = np.zeros((images.shape[0], *images.shape[2:]), np.float32)
-    for axes in FLIPS:
-        total += np.flip(engine.probabilities(np.ascontiguousarray(np.flip(images, axes))), axes)
+    last = images.ndim - 1 if not engine.takes_pixels else images.ndim - 2  # the columns' axis
+    total = np.array(engine.probabilities(images))
+    for axes in FLIPS[1:]:
+        turned = np.ascontiguousarray(np.flip(images, tuple(last + 1 + axis for axis in axes)))
+        total += np.flip(engine.probabilities(turned), axes)
     return total / np.float32(len(FLIPS))

@@ -28,7 +28,6 @@ from ascseg_cli.inference.postprocess import binarise, measure
 from ascseg_cli.inference.results import Result, failed
 from ascseg_cli.inference.resume import Earlier
 from ascseg_cli.inference.settings import Settings
-from ascseg_cli.inference.tta import prepared
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Loaded:
     """An image on its way to the network.
 
     size           height, width in pixels
-    network_input  (3, h, w) float32
+    network_input  what the engine's `prepared` gave
     pixels         (h, w, 3) uint8, only where an overlay will need them
     seconds        that reading took
     """
@@ -68,7 +67,7 @@ class Work:
         earlier: Earlier | None = None,
         watch: Callable[[int, np.ndarray], None] | None = None,
     ) -> None:
-        self._metadata, self._settings, self._outputs, self._journal = engine.metadata, settings, outputs, journal
+        self._engine, self._settings, self._outputs, self._journal = engine, settings, outputs, journal
         self._decoders, self._earlier, self._watch = decoders, earlier, watch
         self._fingerprint = settings.fingerprint(engine.weights_sha256)
         self.full: OutputError | None = None
@@ -87,7 +86,7 @@ class Work:
             pixels = self._decoders.read_pixels(content, name=item.name, max_pixels=most, by_name=by_name)
             if self._watch:
                 self._watch(number, pixels)
-            network_input = prepared(pixels, self._metadata)
+            network_input = self._engine.prepared(pixels)
         except Exception as error:
             if self._earlier:
                 self._earlier.discard(item)

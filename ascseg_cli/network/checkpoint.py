@@ -120,7 +120,7 @@ def _start(content: bytes) -> int:
 def _header(content: bytes, path: Path) -> dict[str, Any]:
     """The safetensors header, checked against the file's length before anything is allocated from it."""
     if len(content) < 8 or not 2 <= _start(content) - 8 <= min(MOST_HEADER_BYTES, len(content) - 8):
-        raise WeightsError(f"{path} is no safetensors file, or is truncated", _import_hint(content))
+        raise WeightsError(f"{path} is no safetensors file, or is truncated", _import_hint(content, path))
     try:
         header = json.loads(content[8 : _start(content)])
     except (ValueError, RecursionError) as error:
@@ -130,9 +130,13 @@ def _header(content: bytes, path: Path) -> dict[str, Any]:
     return header
 
 
-def _import_hint(content: bytes) -> str:
+def _import_hint(content: bytes, path: Path) -> str:
+    if path.suffix.lower() == ".pt2":
+        return "predict and evaluate run exports in ONNX (*.onnx); torch.export.load runs a .pt2"
     if content[:2] == b"PK" or content[:1] == b"\x80":
         return "this looks like a PyTorch checkpoint; run: ascseg weights import FILE --output weights.safetensors"
+    if content[:1] == b"\x08":  # the first field of an ONNX file
+        return "if it is an exported file: predict and evaluate run it under the name *.onnx"
     return ""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ascseg_cli.errors import WeightsError
-from ascseg_cli.network import checkpoint
+from ascseg_cli.network import checkpoint, exported
 from ascseg_cli.network.metadata import Metadata
 from ascseg_cli.weights.manifest import Entry, load_manifest
 from ascseg_cli.weights.store import look_up, mismatch, missing
@@ -66,6 +66,8 @@ def _check_file(name: str) -> Check:
 def _content(path: Path, entry: Entry | None) -> tuple[bool, str]:
     """Whether a file is a whole weights file, and agrees with its entry; what it is, in words."""
     try:
+        if exported.is_exported(path):
+            return True, _origin(path, exported.read(path))
         content = checkpoint.read(path)
     except WeightsError as error:
         return False, error.message
@@ -75,6 +77,13 @@ def _content(path: Path, entry: Entry | None) -> tuple[bool, str]:
     origin = "as in the manifest" if entry else "not in the manifest, so its content alone was checked"
     channels = ", ".join(map(str, content.metadata.channels))
     return True, f"{path}: whole, {origin}; channels {channels}; sha256 {content.sha256}"
+
+
+def _origin(path: Path, file: exported.Exported) -> str:
+    record = file.record
+    state = "whole" if record.graph_sha256 else "readable; it keeps no hash of its graph"
+    source = f"exported from {file.metadata.name}, weights of sha256 {record.weights_sha256}"
+    return f"{path}: {state}; {source}; sha256 {file.sha256}"
 
 
 def differences(metadata: Metadata, entry: Entry) -> list[str]:

@@ -38,7 +38,7 @@ EXAMPLES["ascseg weights"] = GENERATOR.examples(weights.app.info.epilog)
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the examples name, as in a checkout."""
     folder = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("*_ascseg"))
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("*_ascseg", "onnx_*"))
     shutil.copytree(ROOT / "tests/golden", folder / "tests/golden")
     return folder
 

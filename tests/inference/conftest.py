@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from ascseg_cli.data.discover import Found, Item
+from ascseg_cli.inference.tta import prepared
 from ascseg_cli.network.metadata import Metadata, Preprocessing
 
 
 class GreenEngine:
     """Probability = how green the (blurred) image is; notes the batches that it was given."""
 
-    backend, backend_note, device, takes_several = "reference", "", "cpu", False
-    first_wait = ""
+    backend, backend_note, device, first_wait = "reference", "", "cpu", ""
+    takes_several = takes_pixels = False
     weights_sha256 = "0" * 64
     metadata = Metadata(
         name="green",
@@ -29,6 +30,9 @@ class GreenEngine:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+
+    def prepared(self, pixels: np.ndarray) -> np.ndarray:
+        return prepared(pixels, self.metadata)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         self.batches.append(len(images))

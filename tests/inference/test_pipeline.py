@@ -57,7 +57,7 @@ class SlowWork:
 class Numbers:
     """Hands the number in each image through."""
 
-    device, takes_several = "cpu", False
+    device, takes_several, takes_pixels = "cpu", False, False
 
     def __init__(self) -> None:
         self.shapes: set[tuple[int, ...]] = set()

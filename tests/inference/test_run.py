@@ -209,7 +209,7 @@ def test_other_weights_are_redone(runner: Runner, found: Callable[[int], Found])
     runner(images)
     runner.engine.weights_sha256 = "1" * 64
     assert runner(images, mode="resume").resumed == 0
-    assert "weights green → green" in runner.warnings[0]
+    assert "weights green 00000000 → green 11111111" in runner.warnings[0]
 
 
 def test_a_changed_input_is_redone_and_one_that_broke_leaves_nothing_stale(

@@ -1,0 +1,1 @@
+"""ONNX: the graph, its operators, and the file"""

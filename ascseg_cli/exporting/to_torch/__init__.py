@@ -1,0 +1,1 @@
+"""torch.export: the network in operators of torch alone, and the file"""

@@ -6,7 +6,6 @@ except what stands in the arguments.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -14,11 +13,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ascseg_cli import __version__
 from ascseg_cli.inference.claim import RUN
 from ascseg_cli.inference.engine import Engine
 from ascseg_cli.inference.outputs import OutputFolder, json_bytes
 from ascseg_cli.inference.settings import Settings
+from ascseg_cli.versions import versions
 
 FORMAT = 1
 _LIBRARIES = ("torch", "numpy", "numba", "opencv-python-headless", "pillow", "onnxruntime")
@@ -52,7 +51,7 @@ class RunRecord:
             "backend_note": engine.backend_note,
             "device": engine.device,
             "threads": threads,
-            "versions": _versions(),
+            "versions": versions(_LIBRARIES),
             "platform": {"system": platform.system(), "machine": platform.machine()},
             "earlier_runs": [],
         }
@@ -106,16 +105,6 @@ def _weights(engine: Engine) -> dict[str, Any]:
         "licence": told.licence,
         "preprocessing": told.preprocessing.model_dump(mode="json"),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"ascseg": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _now() -> str:

@@ -73,7 +73,9 @@ class Album:
         """
         grid = self.budget.grid
         width, height = frame(pred.shape, grid)
-        photograph = None if image is None or not self.budget.any else self._read(image, pred.shape)
+        photograph = None
+        if image is not None and self.budget.any and (photograph := self._read(image, pred.shape)) is None:
+            image = None
         drawing = Drawing(
             picture=self._picture(photograph, pred, truth),
             width=width,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-_FINE = 256  # px: smaller masks are enlarged first, so that a line along pixels' centres lies on their edges
+_FINE = 512  # px: smaller masks are enlarged first, so that a line along pixels' centres lies on their edges
 _TOLERANCE = 0.75  # of the path's units: how far the drawn line may lie from the mask's
 _MOST_POINTS = 400
 _MOST_PIECES = 80

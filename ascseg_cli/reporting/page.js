@@ -152,7 +152,7 @@
   }
 
   function apply() {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const part = search.value.toLowerCase();
     const low = least.value === "" ? -Infinity : Number(least.value);
     const high = most.value === "" ? Infinity : Number(most.value);
     const bounded = least.value !== "" || most.value !== "", measured = place[ranged.value];
@@ -160,7 +160,7 @@
       [place[choice.column.key], choice.select.value]);
     state.rows = rows.filter((row) => {
       const name = row[place.name].toLowerCase(), value = row[measured];
-      return words.every((word) => name.includes(word)) && wanted.every(([i, kind]) => row[i] === kind)
+      return name.includes(part) && wanted.every(([i, kind]) => row[i] === kind)
         && (!bounded || (value !== null && value >= low && value <= high));
     });
     sort();

@@ -36,8 +36,8 @@ class Axis:
         if self.logarithmic:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             marks = [factor * 10.0**power for power in range(first, last + 1) for factor in (1, 3)]
-            marks = [mark for mark in marks if self.low <= mark <= self.high]
-            return marks[:: math.ceil(len(marks) / 6)] or [self.low, self.high]
+            marks = [mark for mark in marks if self.low <= mark <= self.high] or [self.low, self.high]
+            return marks[:: math.ceil(len(marks) / 6)]
         step = _round_step((self.high - self.low) / 5)
         start = math.ceil(self.low / step - 1e-9)
         return [step * i for i in range(start, math.floor(self.high / step + 1e-9) + 1)]

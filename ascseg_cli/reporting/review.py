@@ -116,7 +116,7 @@ def _charts(found: Findings) -> Iterator[str]:
     known, area = confidence[some], found.column("area")[some] * 100
     if not some.any():
         return
-    low = math.floor(10 * known.min()) / 10
+    low = min(0.9, math.floor(10 * known.min()) / 10)
     across = Axis("area of the mask, % of the image", area.min() / 1.15, min(100, area.max() * 1.15), True)
     upright = Axis("confidence", low, 1)
     yield markup.chart(

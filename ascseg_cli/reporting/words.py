@@ -59,7 +59,7 @@ def interval(low: float | None, high: float | None, sign: str = "") -> str:
 
 
 def short(value: float) -> float | int | None:
-    """A figure for the table of images, None for NaN: five digits are more than it shows, whole ones stay whole."""
+    """A figure for the table of images: five digits, more than it shows; whole ones stay whole; NaN is None."""
     if math.isnan(value):
         return None
     return int(value) if value == int(value) else float(f"{value:.5g}")

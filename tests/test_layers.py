@@ -91,7 +91,6 @@ def test_errors_import_nothing_of_ours() -> None:
         "data.discover",
         "data.report",
         "evaluation",
-        "reporting.scores",
         "reporting.review",
         "weights.store",
         "network.checkpoint",

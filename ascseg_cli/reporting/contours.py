@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 _FINE = 512  # px: smaller masks are enlarged first, so that a line along pixels' centres lies on their edges
-_TOLERANCE = 0.75  # of the path's units: how far the drawn line may lie from the mask's
+_TOLERANCE = 1.0  # of the path's units: how far the drawn line may lie from the mask's
 _MOST_POINTS = 400
 _MOST_PIECES = 80
 
@@ -23,7 +23,7 @@ def outline(mask: np.ndarray, grid: int) -> str:
     if not mask.any():
         return ""
     pieces = _pieces(mask, grid)
-    for tolerance in (_TOLERANCE, 1.5, 3.0, 6.0):
+    for tolerance in (_TOLERANCE, 2.0, 4.0, 8.0):
         lines = [cv2.approxPolyDP(piece, tolerance, closed=True)[:, 0] for piece in pieces]
         if sum(map(len, lines)) <= _MOST_POINTS:
             break

@@ -14,7 +14,7 @@ from ascseg_cli.errors import OutputError
 _ALL = 5_500_000  # bytes of all pictures before base64 makes four of three
 _LEAST = 300  # bytes: below that a picture shows nothing
 _BYTES_A_PIXEL = 0.11  # of photographs as WebP at this quality: a first guess
-_QUALITY = 55
+_QUALITY, _LOSSLESS = 55, 101  # OpenCV's number for WebP that keeps every value
 _SMALLEST, _LARGEST = 32, 480  # px along the longer side
 _MANY = 2000
 LARGE = 480  # px, of the few cases that are shown large
@@ -54,9 +54,9 @@ def photograph(pixels: np.ndarray, side: int, most: int | None = None) -> str:
     """Pixels (h, w, 3) uint8 RGB as a data URI; made smaller until it has at most `most` bytes."""
     while True:
         small = cv2.cvtColor(_shrunk(pixels, side, cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
-        content = _encoded(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])
+        content = _webp(small, _QUALITY)
         if most is None or len(content) <= most or side <= _SMALLEST:
-            return _uri("webp", content)
+            return _uri(content)
         side = max(_SMALLEST, min(side - 4, int(side * math.sqrt(most / len(content)))))
 
 
@@ -64,9 +64,8 @@ def masks_alone(pred: np.ndarray, truth: np.ndarray, side: int) -> str:
     """Two masks (h, w) bool in greys on black, as a data URI: where no photograph is at hand."""
     values = np.zeros(pred.shape, np.uint8)
     values[pred & truth], values[truth & ~pred], values[pred & ~truth] = BOTH, ONLY_TRUTH, ONLY_PRED
-    return _uri(
-        "png", _encoded(".png", _shrunk(values, side, cv2.INTER_NEAREST), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    )
+    small = cv2.cvtColor(_shrunk(values, side, cv2.INTER_NEAREST), cv2.COLOR_GRAY2BGR)
+    return _uri(_webp(small, _LOSSLESS))
 
 
 def _shrunk(values: np.ndarray, side: int, how: int) -> np.ndarray:
@@ -77,12 +76,12 @@ def _shrunk(values: np.ndarray, side: int, how: int) -> np.ndarray:
     return cv2.resize(values, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=how)
 
 
-def _encoded(kind: str, values: np.ndarray, settings: list[int]) -> bytes:
-    done, content = cv2.imencode(kind, values, settings)
+def _webp(values: np.ndarray, quality: int) -> bytes:
+    done, content = cv2.imencode(".webp", values, [cv2.IMWRITE_WEBP_QUALITY, quality])
     if not done:
-        raise OutputError(f"a picture of the report can't be encoded as {kind}")
+        raise OutputError("a picture of the report can't be encoded as WebP")
     return content.tobytes()
 
 
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _uri(content: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(content).decode('ascii')}"

@@ -98,7 +98,7 @@ def test_photographs_lie_below_the_outlines(tmp_path, capsys) -> None:
     for name, picture in zip(column(data, "name"), (row[-1] for row in data["rows"])):
         shown = Image.open(io.BytesIO(base64.b64decode(picture[0].partition(",")[2])))
         if name in ("x3", "x4"):
-            assert shown.mode == "L"
+            assert len(set(shown.convert("L").tobytes())) <= 4
         else:
             wanted = (200, 40, 10 * int(name[1]))
             assert np.abs(np.asarray(shown, int).reshape(-1, 3).mean(axis=0) - wanted).max() < 6

@@ -72,7 +72,7 @@ def test_pictures_keep_to_the_budget_even_of_noise(count) -> None:
 def test_masks_without_a_photograph_show_four_greys() -> None:
     pred, truth = disc((60, 80), (30, 30), 20), disc((60, 80), (30, 50), 20)
     content = base64.b64decode(masks_alone(pred, truth, 480).partition(",")[2])
-    shown = np.asarray(Image.open(io.BytesIO(content)))
+    shown = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
     greys = [set(shown[part].tolist()) for part in (pred & truth, truth & ~pred, pred & ~truth, ~pred & ~truth)]
     assert [len(grey) for grey in greys] == [1, 1, 1, 1]
     assert len(set.union(*greys)) == 4

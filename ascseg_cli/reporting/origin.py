@@ -52,6 +52,7 @@ class Origin:
                 + ", ".join(f"{k} {v}" for k, v in versions((*_LIBRARIES, *self.libraries)).items())
                 + ". Every figure is defined in docs/metrics.md of that release."
             ),
+            markup.paragraph("This file holds pictures of the images: pass it on only as you may pass on those."),
         )
 
 

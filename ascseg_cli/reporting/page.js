@@ -24,7 +24,8 @@
   }
 
   function number(value, digits) {
-    return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    const written = value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    return written.replace("-", "−");
   }
 
   function text(column, value) {
@@ -35,7 +36,7 @@
   /* A path's folders are written small, so that names can be told apart. */
   function parts(name) {
     const end = name.lastIndexOf("/") + 1;
-    return end ? [make("small", {}, name.slice(0, end)), name.slice(end)] : [name];
+    return [...(end ? [make("small", {}, name.slice(0, end))] : []), make("span", {}, name.slice(end))];
   }
 
   function shown(column, row) {

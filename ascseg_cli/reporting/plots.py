@@ -13,16 +13,21 @@ import numpy as np
 _WIDTH, _HEIGHT = 340, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 38
 _BINS = 20
+ENOUGH = 25  # images, for medians of fifths
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One direction of a chart: values from low to high, in even or logarithmic steps."""
+    """One direction of a chart: values from low to high, in even or logarithmic steps.
+
+    whole  they are counts
+    """
 
     label: str
     low: float
     high: float
     logarithmic: bool = False
+    whole: bool = False
 
     def share(self, value: float) -> float:
         """Where a value lies, 0..1; beyond the ends it lies on them."""
@@ -39,6 +44,7 @@ class Axis:
             marks = [mark for mark in marks if self.low <= mark <= self.high] or [self.low, self.high]
             return marks[:: math.ceil(len(marks) / 6)]
         step = _round_step((self.high - self.low) / 5)
+        step = max(1.0, step) if self.whole else step
         start = math.ceil(self.low / step - 1e-9)
         return [step * i for i in range(start, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -46,7 +52,7 @@ class Axis:
 def histogram(values: np.ndarray, axis: Axis, mean: float | None, *, of: str = "images") -> str:
     """How values spread over an axis, with their mean as a line."""
     counts, edges = np.histogram(np.clip(values, axis.low, axis.high), _BINS, (axis.low, axis.high))
-    upright = Axis(of, 0, max(1, int(counts.max())))
+    upright = Axis(of, 0, max(1, int(counts.max())), whole=True)
     marks = [
         _box(axis.share(left), axis.share(right), upright.share(int(count)), f"{count:,} {of}")
         for count, left, right in zip(counts, edges, edges[1:])
@@ -62,12 +68,14 @@ def histogram(values: np.ndarray, axis: Axis, mean: float | None, *, of: str = "
     return _chart(told, axis, upright, marks)
 
 
-def scatter(x: np.ndarray, y: np.ndarray, across: Axis, upright: Axis) -> str:
-    """One dot an image, and the median of each fifth of them by x, where there are enough."""
+def scatter(x: np.ndarray, y: np.ndarray, across: Axis, upright: Axis, *, diagonal: bool = False) -> str:
+    """One dot an image; and the diagonal, or the median of each fifth of them by x, where there are enough."""
     places = {(round(_x(across.share(a)), 1), round(_y(upright.share(b)), 1)) for a, b in zip(x, y)}
     dots = "".join(f"M{a:g} {b:g}h0" for a, b in sorted(places))
     marks = [f'<path class="dots" d="{dots}"/>']
-    if len(x) >= 25:
+    if diagonal:
+        marks.append(_line("diagonal", [(0, 0), (1, 1)]))
+    elif len(x) >= ENOUGH:
         fifths = np.array_split(np.argsort(x, kind="stable"), 5)
         centres = [(float(np.median(x[part])), float(np.median(y[part]))) for part in fifths]
         marks.append(_line("median", [(across.share(a), upright.share(b)) for a, b in centres]))

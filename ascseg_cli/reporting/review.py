@@ -124,7 +124,9 @@ def _charts(found: Findings) -> Iterator[str]:
     )
     spread = plots.histogram(area, Axis("area, % of the image", 0, float(area.max())), float(area.mean()))
     yield markup.chart(spread, "Area:", "of masks with foreground")
-    words = "each dot an image" + "; the line joins the medians of five equal groups by size" * (len(known) >= 25)
+    words = "each dot an image" + "; the line joins the medians of five equal groups by size" * (
+        len(known) >= plots.ENOUGH
+    )
     yield markup.chart(plots.scatter(area, known, across, upright), "Size against confidence:", words)
 
 

@@ -21,6 +21,7 @@ def charts(whole: Evaluation) -> Iterator[str]:
     yield from _histograms(whole)
     yield _size_against_score(whole.table)
     yield _reliability(whole.table)
+    yield _image_by_image(whole)
 
 
 def _histograms(whole: Evaluation) -> Iterator[str]:
@@ -34,7 +35,7 @@ def _histograms(whole: Evaluation) -> Iterator[str]:
         side = "below" if METRICS[name].rising else "above"
         words = f"median {_brief(float(np.median(values)))}, a tenth {side} {_brief(tenth)}"
         if METRICS[name].kind == "distance":
-            high = float(max(np.quantile(values, 0.98), 1e-9))
+            high = float(max(np.quantile(values, 0.98), 1.0))
             beyond, undefined = int((values > high).sum()), len(whole.table) - len(values)
             words += f"; {beyond:,} beyond the end count in the last bar" * bool(beyond)
             words += f"; {undefined:,} undefined and not shown" * bool(undefined)
@@ -56,7 +57,7 @@ def _size_against_score(table: Table) -> str:
     x, y = share[kept] * 100, table.column("dice")[kept]
     low, high = float(x.min()) / 1.15, min(100.0, float(x.max()) * 1.15)
     words = "each dot an image with foreground" + (
-        "; the line joins the medians of five equal groups by size" if len(x) >= 25 else ""
+        "; the line joins the medians of five equal groups by size" if len(x) >= plots.ENOUGH else ""
     )
     svg = plots.scatter(x, y, Axis("area of the truth, % of the image", low, high, True), Axis("Dice", 0, 1))
     return markup.chart(svg, "Size against Dice:", words)
@@ -71,6 +72,26 @@ def _reliability(table: Table) -> str:
         f"Over all pixels it is off by {table.reliability.error():.3f} in the mean. Bars: pixels, log scale"
     )
     return markup.chart(plots.reliability(table.reliability.curve()), "Reliability:", words)
+
+
+def _image_by_image(whole: Evaluation) -> str:
+    """This set's Dice against the other's; nothing where none is compared."""
+    if whole.other is None:
+        return ""
+    change = change_of_dice(whole)
+    both = ~np.isnan(change)
+    here = whole.table.column("dice")[both]
+    across, upright = Axis("Dice of the other set", 0, 1), Axis("Dice of this set", 0, 1)
+    svg = plots.scatter(here - change[both], here, across, upright, diagonal=True)
+    words = "each dot an image; above the dashed diagonal this set is better"
+    return markup.chart(svg, "Against the other set:", words)
+
+
+def change_of_dice(whole: Evaluation) -> np.ndarray:
+    """(n,) of each image: Dice of this set less the other's; NaN where the other lacks the image."""
+    assert whole.other is not None, "asked only where there is one"
+    there = dict(zip(whole.other.names, whole.other.column("dice")))
+    return whole.table.column("dice") - np.array([there.get(name, np.nan) for name in whole.table.names])
 
 
 def true_share(table: Table) -> np.ndarray:

@@ -159,8 +159,7 @@ def _rows(
     numbers = {key: table.column(key) for key in (*table.metrics, "height", "width", "tp", "fp", "fn", "tn")}
     numbers["truth_area"] = 100 * score_charts.true_share(table)
     if whole.other is not None:
-        there = dict(zip(whole.other.names, whole.other.column("dice")))
-        numbers["change"] = numbers["dice"] - np.array([there.get(name, np.nan) for name in table.names])
+        numbers["change"] = score_charts.change_of_dice(whole)
     for place in order:
         name = table.names[place]
         counts = Counts(*(int(numbers[key][place]) for key in ("tp", "fp", "fn", "tn")))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import column, data_of, disc, draw_masks, save
+from drawn_reports import column, data_of, disc, draw_masks, save
 from PIL import Image
 
 from ascseg_cli import exit_codes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HOSTILE, Masks, column, data_of
+from drawn_reports import HOSTILE, Masks, column, data_of
 
 from ascseg_cli.cli import run
 from ascseg_cli.reporting import page

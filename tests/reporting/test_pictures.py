@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import disc
+from drawn_reports import disc
 from PIL import Image, ImageDraw
 
 from ascseg_cli.reporting.album import Album

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import column, data_of
+from drawn_reports import column, data_of
 from PIL import Image
 
 from ascseg_cli import cli, exit_codes

@@ -178,11 +178,11 @@ def segment(found: Found, engine: Engine, order: Order) -> int:
 
         with graceful(end_well, end_at_once):
             summary = run()
+    say_summary(summary, order, progress.seconds)
     if noted is not None and summary.state == "finished":
         from ascseg_cli.cli import prediction_report
 
         prediction_report.write(order, found, outputs, engine, noted)
-    say_summary(summary, order, progress.seconds)
     return exit_code(summary)
 
 

@@ -45,12 +45,13 @@ class Drawing:
 class Album:
     """Drawings by name. Safe to use from several threads.
 
+    alone       masks drawn without a photograph
     unreadable  photographs that could not be shown: damaged, or of another shape than their masks
     """
 
     def __init__(self, count: int, *, max_pixels: int = MAX_PIXELS) -> None:
         self.budget = Budget.of(count)
-        self.unreadable = 0
+        self.alone = self.unreadable = 0
         self._max_pixels = max_pixels
         self._file = tempfile.TemporaryFile(prefix="ascseg-report-")
         self._places: dict[str, int] = {}
@@ -131,6 +132,7 @@ class Album:
     def _keep(self, name: str, drawing: Drawing) -> None:
         line = json.dumps(asdict(drawing)).encode() + b"\n"
         with self._lock:
+            self.alone += not drawing.image
             try:
                 place = self._file.seek(0, 2)
                 self._file.write(line)

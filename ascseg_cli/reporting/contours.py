@@ -10,7 +10,7 @@ import numpy as np
 
 _FINE = 512  # px: smaller masks are enlarged first, so that a line along pixels' centres lies on their edges
 _TOLERANCE = 1.0  # of the path's units: how far the drawn line may lie from the mask's
-_MOST_POINTS = 400
+_MOST_POINTS = 300
 _MOST_PIECES = 80
 
 

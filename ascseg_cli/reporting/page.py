@@ -72,13 +72,13 @@ def write(path: Path, title: str, body: Iterable[str], images: Images) -> None:
         file.writelines(_pieces(title, body, images))
 
 
-def images_section(title: str, words: str, *, truth: bool = True) -> str:
+def images_section(title: str, words: str, legend: str = "") -> str:
     """Where page.js puts the table of all images with its filters."""
     return markup.section(
         "images",
         title,
         markup.paragraph(words),
-        markup.legend(truth=truth, masks_alone=truth),
+        legend,
         "<noscript><p>The table of images needs JavaScript; everything else on this page does not.</p></noscript>",
         '<div id="table"></div>',
     )

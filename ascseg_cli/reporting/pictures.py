@@ -11,7 +11,7 @@ import numpy as np
 
 from ascseg_cli.errors import OutputError
 
-_ALL = 5_500_000  # bytes of all pictures before base64 makes four of three
+_ALL = 4_600_000  # bytes of all pictures before base64 makes four of three
 _LEAST = 300  # bytes: below that a picture shows nothing
 _BYTES_A_PIXEL = 0.11  # of photographs as WebP at this quality: a first guess
 _QUALITY, _LOSSLESS = 55, 101  # OpenCV's number for WebP that keeps every value

@@ -91,7 +91,7 @@ def _body(title: str, found: Findings, order: np.ndarray, album: Album, origin: 
     )
     legend = markup.legend(truth=False, masks_alone=False)
     yield markup.section("cases", "Least confident", legend, markup.grid(cases, "cases")) if first else ""
-    yield page.images_section("All images", "Empty masks have no confidence and come last.", truth=False)
+    yield page.images_section("All images", "Empty masks have no confidence and come last.", legend)
     yield origin.section()
     yield "</main>\n"
 

@@ -51,7 +51,7 @@ def _body(title: str, whole: Evaluation, names: list[str], album: Album, origin:
     yield markup.section("comparison", "Against the other set", score_tables.comparison(whole))
     yield markup.section("spread", "How the figures spread", markup.grid(score_charts.charts(whole), "charts"))
     yield _cases(whole, names, album)
-    yield page.images_section("All images", f"{COUNTS} Distances are in {whole.ruler.unit}.")
+    yield page.images_section("All images", f"{COUNTS} Distances are in {whole.ruler.unit}.", _legend(album))
     yield origin.section()
     yield "</main>\n"
 
@@ -126,11 +126,15 @@ def _cases(whole: Evaluation, names: list[str], album: Album) -> str:
         distance = "undefined" if np.isnan(far) else f"{far:.1f} {whole.ruler.unit}"
         return markup.case(name, f"Dice {dice[values[name]]:.3f}, HD95 {distance}", album.large(name))
 
-    parts = [markup.legend(truth=True, masks_alone=True)]
+    parts = [_legend(album)]
     for title, some in (("Worst", worst), ("Around the median", median), ("Best", best)):
         if some:
             parts += [f"<h3>{title} by Dice</h3>", markup.grid(map(shown, some), "cases")]
     return markup.section("cases", "Worst, median and best cases", *parts)
+
+
+def _legend(album: Album) -> str:
+    return markup.legend(truth=True, masks_alone=album.alone > 0)
 
 
 def _columns(whole: Evaluation) -> list[Column]:

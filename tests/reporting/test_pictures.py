@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -67,6 +69,18 @@ def test_pictures_keep_to_the_budget_even_of_noise(count) -> None:
     assert len(content) <= max(budget.most, 900)
     assert picture.format == "WEBP"
     assert abs(picture.width / picture.height - 4 / 3) < 0.05
+
+
+def test_a_thousand_of_the_worst_images_fit_in_ten_megabytes(tmp_path) -> None:
+    """Noise below specks, in truth and prediction."""
+    random = np.random.default_rng(1)
+    with Album(1000) as album:
+        for i in range(5):
+            Image.fromarray(random.integers(0, 256, (500, 600, 3), np.uint8)).save(tmp_path / "noise.png")
+            pred, truth = (random.random((500, 600)) < 0.2 for _ in range(2))
+            album.add(f"m{i}", pred, truth, tmp_path / "noise.png")
+        sizes = [len(json.dumps(asdict(album.get(f"m{i}")))) for i in range(5)]
+    assert 3_000 < np.mean(sizes) < 9_500
 
 
 def test_masks_without_a_photograph_show_four_greys() -> None:

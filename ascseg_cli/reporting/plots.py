@@ -40,7 +40,7 @@ class Axis:
         """Round values to write along it."""
         if self.logarithmic:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            marks = [factor * 10.0**power for power in range(first, last + 1) for factor in (1, 3)]
+            marks = [factor * 10.0**power for power in range(first, last + 1) for factor in (1, 2, 5)]
             marks = [mark for mark in marks if self.low <= mark <= self.high] or [self.low, self.high]
             return marks[:: math.ceil(len(marks) / 6)]
         step = _round_step((self.high - self.low) / 5)

@@ -60,7 +60,7 @@ def _warnings(whole: Evaluation) -> Iterator[str]:
     seen = whole.seen
     if seen is not None and seen.exact + seen.near:
         lines = [
-            f"{seen.exact:,} exactly, {seen.near:,} nearly (rescaled, recompressed, flipped or turned), "
+            f"{seen.exact:,} exactly, {seen.near:,} nearly (rescaled, recompressed, turned, cropped …), "
             f"of {seen.checked:,} images looked at.",
             "A score on those says nothing about new images: read the figures without them."
             if whole.unseen

@@ -15,6 +15,8 @@ MUST = (
     "ascseg_cli/kernels/llvm_code/chain.cpu_kernels.run.ll.xz",
     "ascseg_cli/kernels/llvm_code/sources.sha256",
     "ascseg_cli/kernels/mamba_mixer/forward.cu",
+    "ascseg_cli/reporting/page.css",
+    "ascseg_cli/reporting/page.js",
     "ascseg_cli/weights/weights_manifest.toml",
 )
 LIMIT = 20_000_000

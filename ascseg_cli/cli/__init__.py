@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ascseg_cli import errors, exit_codes
+from ascseg_cli.printable import printable
 
 _EXIT_CODES: tuple[tuple[type[errors.AscsegError], int], ...] = (
     (errors.UsageError, exit_codes.USAGE),
@@ -79,11 +80,6 @@ def _is_ctrl_c(stop: BaseException | None) -> bool:
 def say(kind: str, text: str) -> None:
     """One line on stderr, `kind: text`; control characters are shown, never sent to the terminal."""
     print(f"{kind}: {printable(text)}", file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """The text with control characters and undecodable bytes as escapes: a name can't act on a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _trace(arguments: list[str]) -> None:

@@ -9,10 +9,12 @@ import typer
 
 from ascseg_cli.cli import evaluation_options as own
 from ascseg_cli.cli import options
+from ascseg_cli.cli.predict import typed, weights_file
 from ascseg_cli.errors import UsageError
 
 
 def evaluate(
+    context: typer.Context,
     data: own.Data = None,
     dataset: options.Dataset = None,
     weights: options.Weights = None,
@@ -31,6 +33,8 @@ def evaluate(
     resamples: own.Resamples = 2000,
     seed: own.Seed = 0,
     csv: own.Csv = None,
+    report: own.Report = None,
+    images: own.Images = None,
     require: own.Require = None,
     require_interval: own.RequireInterval = False,
     as_json: own.AsJson = False,
@@ -55,6 +59,7 @@ def evaluate(
     Example:  ascseg evaluate examples/practice --dataset kvasir
     """
     _check_sources(data, pred, truth, dataset is not None or weights is not None)
+    _check_images(images, report, pred)
     if data is None:
         _refuse_for_masks(
             {
@@ -83,14 +88,15 @@ def evaluate(
         compare=compare,
         group=group,
         csv=csv,
+        report=report,
+        arguments=typed(context),
         as_json=as_json,
         threads=threads,
         quiet=quiet,
     )
     if pred is not None and truth is not None:
-        raise typer.Exit(evaluation.of_masks(order, pred, truth))
+        raise typer.Exit(evaluation.of_masks(order, pred, truth, images))
     from ascseg_cli.cli import labelled_images
-    from ascseg_cli.cli.predict import weights_file
     from ascseg_cli.inference.postprocess import Cleaning
     from ascseg_cli.inference.settings import parse_batch_size
 
@@ -119,6 +125,11 @@ def _check_sources(data: Path | None, pred: Path | None, truth: Path | None, wei
         raise UsageError(
             "--pred names masks that exist, so no weights are run", "leave --dataset and --weights out"
         )
+
+
+def _check_images(images: Path | None, report: Path | None, pred: Path | None) -> None:
+    if images is not None and (report is None or pred is None):
+        raise UsageError("--images are the photographs in the --report of --pred; it has no use without both")
 
 
 def _refuse_for_masks(given: dict[str, bool]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,18 +23,24 @@ from ascseg_cli.evaluation.comparison import compare
 from ascseg_cli.evaluation.evaluation import Evaluation
 from ascseg_cli.evaluation.metrics import MASK_METRICS, METRICS, Ruler
 from ascseg_cli.evaluation.ordered import in_order
-from ascseg_cli.evaluation.pairing import MaskPair, pair_again, pair_folders
-from ascseg_cli.evaluation.scoring import Scored, Unscored, score_files
+from ascseg_cli.evaluation.pairing import MaskPair, pair_again, pair_folders, pair_images
+from ascseg_cli.evaluation.scoring import Scored, Unscored, Watch, score_files
 from ascseg_cli.evaluation.summary import POOLED, PROTOCOLS, summarise
 from ascseg_cli.evaluation.table import Table
 from ascseg_cli.inference.threads import usable_threads
+
+if TYPE_CHECKING:
+    from ascseg_cli.reporting.album import Album
 
 _LISTED = 10  # names on a side
 
 
 @dataclass(frozen=True)
 class Order:
-    """Everything the user asked for that both ways of scoring share."""
+    """Everything the user asked for that both ways of scoring share.
+
+    arguments  the command line as it was typed, without the program's name
+    """
 
     ruler: Ruler
     plan: Plan
@@ -44,9 +51,11 @@ class Order:
     compare: Path | None = None
     group: str | None = None
     csv: Path | None = None
+    report: Path | None = None
     as_json: bool = False
     threads: int | None = None
     quiet: bool = False
+    arguments: list[str] = field(default_factory=list)
 
     @property
     def thread_count(self) -> int:
@@ -77,10 +86,10 @@ def parse_protocols(text: str) -> tuple[str, ...]:
     return names
 
 
-def of_masks(order: Order, pred: Path, truth: Path) -> int:
-    """Score a folder of masks against another; returns the exit code."""
+def of_masks(order: Order, pred: Path, truth: Path, images: Path | None = None) -> int:
+    """Score a folder of masks against another; returns the exit code. images: photographs for the report."""
     limits = order.gates(probabilities=False)
-    check_csv(order.csv)
+    check_outputs(order)
     pairing = pair_folders(pred, truth)
     if pairing.left_out and not order.quiet:
         say("note", f"left out, images beside their masks: {pairing.left_out:,}")
@@ -88,15 +97,33 @@ def of_masks(order: Order, pred: Path, truth: Path) -> int:
     check_unpaired(unpaired, allowed=order.allow_unpaired)
     named = ((pair.name, Pair(pair.pred[0], pair.truth)) for pair in pairing.pairs)
     groups = groups_of(order.group, named, pred)
-    table = score_masks(pairing.pairs, order)
-    settings = {"pred": str(pred), "truth": str(truth)}
-    whole = sum_up(order, table, pairing.pairs, groups, unpaired=unpaired, settings=settings)
-    return tell(whole, order, limits)
+    photographs = {} if images is None else pair_images(images, pairing.pairs)
+    with album_for(order, len(pairing.pairs)) as album:
+        table = score_masks(pairing.pairs, order, watching(album, photographs))
+        settings = {"pred": str(pred), "truth": str(truth)}
+        whole = sum_up(order, table, pairing.pairs, groups, unpaired=unpaired, settings=settings)
+        return tell(whole, order, limits, album)
 
 
-def score_masks(pairs: Sequence[MaskPair], order: Order) -> Table:
+def album_for(order: Order, count: int) -> contextlib.AbstractContextManager[Album | None]:
+    """Where the report's pictures gather; None where no report is wanted."""
+    if order.report is None:
+        return contextlib.nullcontext()
+    from ascseg_cli.reporting.album import Album
+
+    return Album(count)
+
+
+def watching(album: Album | None, photographs: Mapping[str, Path]) -> Watch | None:
+    """What draws each scored image into the album, on its photograph where there is one."""
+    if album is None:
+        return None
+    return lambda name, pred, truth: album.add(name, pred, truth, photographs.get(name))
+
+
+def score_masks(pairs: Sequence[MaskPair], order: Order, watch: Watch | None = None) -> Table:
     """The figures of pairs of mask files, told as they come."""
-    outcomes = in_order(lambda pair: score_files(pair, order.ruler), pairs, order.thread_count)
+    outcomes = in_order(lambda pair: score_files(pair, order.ruler, watch=watch), pairs, order.thread_count)
     return collect(Table(), outcomes, len(pairs), order)
 
 
@@ -146,7 +173,7 @@ def sum_up(
         other = score_masks(pair_again(order.compare, pairs), replace(order, compare=None))
     else:
         other = rows_file.read_rows(order.compare)
-    return replace(whole, comparison=compare(table, other, order.plan, numbers, scale))
+    return replace(whole, comparison=compare(table, other, order.plan, numbers, scale), other=other)
 
 
 def _numbered(names: list[str], groups: dict[str, str] | None) -> np.ndarray | None:
@@ -167,13 +194,14 @@ def check_unpaired(unpaired: dict[str, tuple[str, ...]], *, allowed: bool) -> No
         raise DataError(f"{words} have no partner", "--allow-unpaired scores the others")
 
 
-def check_csv(path: Path | None) -> None:
-    """Raises OutputError before any work where the table could not be written."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise OutputError(f"--csv {path} can't be written: no such folder, or itself one")
+def check_outputs(order: Order) -> None:
+    """Raises OutputError before any work where a file that is wanted could not be written."""
+    for option, path in (("--csv", order.csv), ("--report", order.report)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise OutputError(f"{option} {path} can't be written: no such folder, or itself one")
 
 
-def tell(whole: Evaluation, order: Order, limits: list[gates.Gate]) -> int:
+def tell(whole: Evaluation, order: Order, limits: list[gates.Gate], album: Album | None = None) -> int:
     """Write everything that was asked for; returns the exit code. Raises GateError."""
     if order.csv is not None:
         rows_file.write_rows(order.csv, whole.rows())
@@ -183,6 +211,10 @@ def tell(whole: Evaluation, order: Order, limits: list[gates.Gate]) -> int:
                 break
     else:
         write_out(evaluation_table.text(whole, order.protocols).encode("utf-8", "backslashreplace"))
+    if album is not None:
+        from ascseg_cli.cli import evaluation_report
+
+        evaluation_report.write(whole, order, album)
     missed = gates.failures(limits, whole.summary, whole_interval=order.require_interval)
     if missed:
         raise GateError("not met: " + "; ".join(missed))

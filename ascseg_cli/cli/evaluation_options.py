@@ -56,6 +56,13 @@ Resamples = Annotated[int, _option(_STATISTICS, "--resamples", value="N", min=10
 Seed = Annotated[int, _option(_STATISTICS, "--seed", value="N", min=0, words="Of the bootstrap.")]
 
 Csv = Annotated[Path | None, _option(_OUTCOME, "--csv", value="FILE", words="Write one row an image.")]
+Report = Annotated[
+    Path | None, _option(_OUTCOME, "--report", value="FILE", words="Write one HTML page with pictures and charts.")
+]
+Images = Annotated[
+    Path | None,
+    _option(_OUTCOME, "--images", value="DIR", words="Of --pred: photographs for the report, paired by name."),
+]
 Require = Annotated[
     str | None,
     _option(_OUTCOME, "--require", value="LIMITS", words="Exit with 4 unless met: dice>=0.85,pooled.iou>=0.8"),

@@ -19,7 +19,7 @@ from ascseg_cli.data.split import PARTS
 from ascseg_cli.errors import DataError, GateError, UsageError
 from ascseg_cli.evaluation.evaluation import without_seen
 from ascseg_cli.evaluation.pairing import MaskPair
-from ascseg_cli.evaluation.scoring import Scored, Unscored, score_probability
+from ascseg_cli.evaluation.scoring import Scored, Unscored, Watch, score_probability
 from ascseg_cli.evaluation.seen import Seen, look_up
 from ascseg_cli.evaluation.table import Table
 from ascseg_cli.inference.engine import Engine, open_engine, read_metadata
@@ -44,7 +44,7 @@ class Network:
 def of_weights(order: Order, network: Network, data: Path, part: str, *, strict: bool) -> int:
     """Score weights on a part of a labelled folder; returns the exit code."""
     limits = order.gates(probabilities=True)
-    evaluation.check_csv(order.csv)
+    evaluation.check_outputs(order)
     metadata = read_metadata(network.weights)
     named = _chosen(data, part, order)
     groups = evaluation.groups_of(order.group, list(named.items()), data)
@@ -60,19 +60,23 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
     if not order.quiet:
         say("note", f"{metadata.name} on {engine.device}, backend {engine.backend}, threshold {threshold:g}")
         say_alone(engine, network.batch_size)
-    outcomes = _outcomes(engine, replace(network, threshold=threshold), named, order)
-    table = evaluation.collect(Table(with_probabilities=True), outcomes, len(named), order)
     settings = {
         "data": str(data), "part": part, "weights": metadata.name, "weights_sha256": engine.weights_sha256,
         "threshold": threshold, "tta": network.tta, "precision": network.precision,
     }  # fmt: skip
-    pairs = [MaskPair(name, name, (str(pair.image),), tuple(map(str, pair.masks))) for name, pair in named.items()]
-    whole = evaluation.sum_up(order, table, pairs, groups, settings=settings)
-    if seen is not None:
-        kinds = dict(zip(named, seen.kinds))
-        unseen = without_seen(table, kinds, order.plan, whole.groups, order.ruler.scale)
-        whole = replace(whole, seen=seen, seen_kinds=kinds, unseen=unseen)
-    return evaluation.tell(whole, order, limits)
+    with evaluation.album_for(order, len(named)) as album:
+        watch = evaluation.watching(album, {name: pair.image for name, pair in named.items()})
+        outcomes = _outcomes(engine, replace(network, threshold=threshold), named, order, watch)
+        table = evaluation.collect(Table(with_probabilities=True), outcomes, len(named), order)
+        pairs = [
+            MaskPair(name, name, (str(pair.image),), tuple(map(str, pair.masks))) for name, pair in named.items()
+        ]
+        whole = evaluation.sum_up(order, table, pairs, groups, settings=settings)
+        if seen is not None:
+            kinds = dict(zip(named, seen.kinds))
+            unseen = without_seen(table, kinds, order.plan, whole.groups, order.ruler.scale)
+            whole = replace(whole, seen=seen, seen_kinds=kinds, unseen=unseen)
+        return evaluation.tell(whole, order, limits, album)
 
 
 def _chosen(data: Path, part: str, order: Order) -> dict[str, Pair]:
@@ -120,12 +124,12 @@ def _seen(training_images: str | None, named: dict[str, Pair], order: Order, *, 
 
 
 def _outcomes(
-    engine: Engine, network: Network, named: dict[str, Pair], order: Order
+    engine: Engine, network: Network, named: dict[str, Pair], order: Order, watch: Watch | None
 ) -> Iterator[Scored | Unscored]:
     items = [Item(pair.image, name, name) for name, pair in named.items()]
 
     def judge(item: Item, probability: np.ndarray, mask: np.ndarray) -> Scored | Unscored:
-        return score_probability(item.name, probability, mask, named[item.name].masks, order.ruler)
+        return score_probability(item.name, probability, mask, named[item.name].masks, order.ruler, watch)
 
     results = judged(
         engine, items, judge,

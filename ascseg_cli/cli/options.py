@@ -47,6 +47,12 @@ Save = Annotated[
         _WHERE, "--save", value="KINDS", words="Of masks,overlays,probabilities,polygons. Default: the first two."
     ),
 ]
+Report = Annotated[
+    Path | None,
+    _option(
+        _WHERE, "--report", value="FILE", words="Write one HTML page to look the masks through, least sure first."
+    ),
+]
 Resume = Annotated[
     bool, _option(_WHERE, "--resume", words="Go on with an earlier run: redo only what isn't there whole.")
 ]

@@ -35,6 +35,7 @@ def predict(
     files_from: options.FilesFrom = None,
     null: options.Null = False,
     save: options.Save = None,
+    report: options.Report = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     threshold: options.Threshold = None,
@@ -64,7 +65,7 @@ def predict(
     if inputs == ["-"]:
         if ray is not None:
             raise UsageError("- reads one image from stdin, which no cluster helps with; leave --ray out")
-        _check_standard_input(as_json, save, output, dry_run)
+        _check_standard_input(as_json, save, output, dry_run, report)
     from ascseg_cli.cli import prediction, standard_input
     from ascseg_cli.inference.engine import read_metadata
     from ascseg_cli.inference.postprocess import Cleaning
@@ -88,13 +89,14 @@ def predict(
         output=output,
         files_from=files_from,
         null=null,
+        report=report,
         device=device,
         backend=backend,
         threads=threads,
         ray=ray,
         as_json=as_json,
         quiet=quiet,
-        arguments=context.obj if isinstance(context.obj, list) else sys.argv[1:],
+        arguments=typed(context),
     )
     if dry_run:
         raise typer.Exit(prediction.plan(order))
@@ -110,19 +112,28 @@ def _check_inputs(inputs: list[str], files_from: str | None, null: bool) -> None
         raise UsageError("- reads one image from stdin; it can't be combined with other inputs")
 
 
-def _check_standard_input(as_json: bool, save: str | None, output: str | None, dry_run: bool) -> None:
+def _check_standard_input(
+    as_json: bool, save: str | None, output: str | None, dry_run: bool, report: Path | None
+) -> None:
     if as_json:
         raise UsageError("- writes the mask to stdout, so --json has no place there")
     if save is not None and output is None:
         raise UsageError("- writes only the mask, to stdout; --save needs --output DIR")
     if dry_run:
         raise UsageError("- reads one image from stdin; there is nothing that --dry-run could look up")
+    if report is not None:
+        raise UsageError("- reads one image from stdin; --report is a page of many images in files")
 
 
 def _mode(resume: bool, overwrite: bool) -> str:
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     return "resume" if resume else "overwrite" if overwrite else "new"
+
+
+def typed(context: typer.Context) -> list[str]:
+    """The command line as it was typed, without the program's name."""
+    return context.obj if isinstance(context.obj, list) else sys.argv[1:]
 
 
 def weights_file(dataset: str | None, weights: Path | None, variant: str | None) -> Path:

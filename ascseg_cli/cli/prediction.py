@@ -7,6 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ascseg_cli import exit_codes
 from ascseg_cli.cli import printable, say
@@ -25,6 +26,9 @@ from ascseg_cli.inference.run import Run, Summary
 from ascseg_cli.inference.settings import Settings
 from ascseg_cli.inference.threads import usable_threads
 
+if TYPE_CHECKING:
+    from ascseg_cli.reporting.review import Findings
+
 
 @dataclass(frozen=True)
 class Order:
@@ -41,6 +45,7 @@ class Order:
     output: str | None = None
     files_from: str | None = None
     null: bool = False
+    report: Path | None = None
     mode: str = "new"
     device: str = "auto"
     backend: str = "auto"
@@ -67,6 +72,7 @@ def carry_out(order: Order) -> int:
     """Segment everything that was asked for; returns the exit code."""
     claim.check(destination(order.place), order.mode)
     found = look_up(order)
+    check_report(order, found)
     if order.ray is not None:
         from ascseg_cli.cli.on_cluster import segment_on_cluster
 
@@ -92,6 +98,22 @@ def plan(order: Order) -> int:
         "dry run", f"{_images(len(found.items))} would be segmented with {order.weights.name}; nothing was written"
     )
     return exit_codes.SOME_FAILED if found.missing else exit_codes.OK
+
+
+def check_report(order: Order, found: Found) -> None:
+    """Raises UsageError or OutputError where --report could not be written at the end."""
+    if order.report is None:
+        return
+    if "masks" not in order.settings.save:
+        raise UsageError("--report shows the masks, so --save must name masks too")
+    place = order.place
+    if order.ray is not None or not isinstance(place, Path):
+        raise UsageError("--report is drawn from masks in a folder of this machine", "leave --report out")
+    if not all(isinstance(item.path, Path) for item in found.items):
+        raise UsageError("--report is drawn from images in files of this machine", "leave --report out")
+    folder = order.report.absolute().parent
+    if order.report.is_dir() or not (folder.is_dir() or folder.is_relative_to(place.absolute())):
+        raise OutputError(f"--report {order.report} can't be written: no such folder, or itself one")
 
 
 def look_up(order: Order) -> Found:
@@ -148,6 +170,7 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
     """Run the engine, or those who have theirs elsewhere, over what was found; returns the exit code."""
     outputs = destination(order.place)
     total = len(found.items) + len(found.missing)
+    noted = _findings(order)
     with RunProgress(total, quiet=order.quiet) as progress:
 
         def tell(result: Result) -> None:
@@ -155,6 +178,8 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
                 progress.advance(failed=result.status == "failed", worked=not result.resumed)
             if result.status == "failed":
                 say("failed", f"{result.image}: {result.reason}")
+            if noted is not None:
+                noted.add(result.figures())
             if order.as_json and not write_out(json_bytes(result.to_json()) + b"\n"):
                 run.stop()
 
@@ -175,7 +200,21 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
         with graceful(end_well, end_at_once):
             summary = run()
     say_summary(summary, order, progress.seconds)
+    if noted is not None and summary.state == "finished":
+        from ascseg_cli.cli import prediction_report
+
+        described = engine.described if isinstance(engine, Performer) else engine
+        prediction_report.write(order, found, outputs, described, noted)
     return exit_code(summary)
+
+
+def _findings(order: Order) -> Findings | None:
+    """What the report will tell of each image; None where no report is wanted."""
+    if order.report is None:
+        return None
+    from ascseg_cli.reporting.review import Findings
+
+    return Findings()
 
 
 def exit_code(summary: Summary) -> int:
@@ -190,7 +229,7 @@ def exit_code(summary: Summary) -> int:
 
 def say_summary(summary: Summary, order: Order, seconds: float) -> None:
     """The last lines of a run on stderr."""
-    again = " ".join(["ascseg", *map(shlex.quote, _resuming(order.arguments))])
+    again = shlex.join(["ascseg", *from_scratch(order.arguments), "--resume"])
     if summary.full:
         say("error", summary.full.message)
         say("hint", f"{summary.full.hint or 'mend that'}; then: {again}")
@@ -245,9 +284,9 @@ def _say_left_out(found: Found) -> None:
         say("note", f"left out, results of an earlier run: {folder}")
 
 
-def _resuming(arguments: list[str]) -> list[str]:
-    kept = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
-    return [*kept, "--resume"]
+def from_scratch(arguments: list[str]) -> list[str]:
+    """The same command for an empty output folder."""
+    return [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
 
 
 def _images(count: int) -> str:

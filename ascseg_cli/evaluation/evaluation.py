@@ -28,6 +28,7 @@ class Evaluation:
     unpaired     files without a partner, by side
     seen         which images the weights were trained on; None where they don't say
     seen_kinds   the same by image name
+    other        the figures of the set that this one is compared with
     unseen       the summary without the seen images; None where none was seen, or all
     settings     what the figures depend on, for the record
     """
@@ -42,6 +43,7 @@ class Evaluation:
     seen_kinds: dict[str, str] = field(default_factory=dict)
     unseen: Summary | None = None
     comparison: Comparison | None = None
+    other: Table | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def rows(self) -> Iterator[dict[str, Any]]:

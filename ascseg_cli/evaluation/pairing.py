@@ -100,6 +100,19 @@ def pair_again(pred: Path, pairs: Iterable[MaskPair]) -> list[MaskPair]:
     return found
 
 
+def pair_images(folder: Path, pairs: Iterable[MaskPair]) -> dict[str, Path]:
+    """The photographs of pairs by the pairs' names, as far as the folder has them. Raises DataError for none."""
+    files = {_stem(name): path for name, path in reversed(_files(folder))}
+    found = {}
+    for pair in pairs:
+        forms = (_ENDING.sub("", pair.key), pair.key, pair.name)
+        if (form := next((form for form in forms if form in files), None)) is not None:
+            found[pair.name] = Path(files[form])
+    if not found:
+        raise DataError(f"no file of {folder} has the name of a mask: {next(iter(files))} for one")
+    return found
+
+
 def _files(folder: Path) -> Named:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder", "name a folder of masks")

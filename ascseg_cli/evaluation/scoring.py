@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from ascseg_cli.evaluation import metrics, probabilities
 from ascseg_cli.evaluation.metrics import Counts, Ruler
 from ascseg_cli.evaluation.pairing import MaskPair
 from ascseg_cli.evaluation.probabilities import Reliability
+
+Watch = Callable[[str, np.ndarray, np.ndarray], None]  # is shown each scored image: name, prediction, truth
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class _Read:
         return whole
 
 
-def score_files(pair: MaskPair, ruler: Ruler, max_pixels: int = MAX_PIXELS) -> Scored | Unscored:
+def score_files(
+    pair: MaskPair, ruler: Ruler, max_pixels: int = MAX_PIXELS, watch: Watch | None = None
+) -> Scored | Unscored:
     """Read both masks of a pair and compare them."""
     read = _Read()
     try:
@@ -83,11 +87,18 @@ def score_files(pair: MaskPair, ruler: Ruler, max_pixels: int = MAX_PIXELS) -> S
         counts, values = metrics.score(pred, truth, ruler)
     except (AscsegError, MemoryError) as error:
         return unscored(pair.name, error)
+    if watch:
+        watch(pair.name, pred, truth)
     return Scored(pair.name, (truth.shape[0], truth.shape[1]), counts, values, tuple(read.remarks), read.grey)
 
 
 def score_probability(
-    name: str, probability: np.ndarray, pred: np.ndarray, truths: Sequence[Path], ruler: Ruler
+    name: str,
+    probability: np.ndarray,
+    pred: np.ndarray,
+    truths: Sequence[Path],
+    ruler: Ruler,
+    watch: Watch | None = None,
 ) -> Scored | Unscored:
     """Compare a probability map (h, w) float32 and the mask (h, w) bool made of it with the truth in files."""
     read = _Read()
@@ -99,6 +110,8 @@ def score_probability(
         reliability, more = probabilities.score(probability, truth)
     except (AscsegError, MemoryError) as error:
         return unscored(name, error)
+    if watch:
+        watch(name, pred, truth)
     size = (truth.shape[0], truth.shape[1])
     return Scored(name, size, counts, values | more, tuple(read.remarks), read.grey, reliability)
 

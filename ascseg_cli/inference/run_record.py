@@ -6,19 +6,18 @@ except what stands in the arguments.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from ascseg_cli import __version__
 from ascseg_cli.inference.claim import RUN
 from ascseg_cli.inference.destination import Destination
 from ascseg_cli.inference.engine import Described
 from ascseg_cli.inference.outputs import json_bytes
 from ascseg_cli.inference.settings import Settings
+from ascseg_cli.versions import versions
 
 FORMAT = 1
 _LIBRARIES = ("torch", "numpy", "numba", "opencv-python-headless", "pillow", "onnxruntime")
@@ -58,7 +57,7 @@ class RunRecord:
             "backend_note": engine.backend_note,
             "device": engine.device,
             "threads": threads,
-            "versions": _versions(),
+            "versions": versions(_LIBRARIES),
             "platform": {"system": platform.system(), "machine": platform.machine()},
             "earlier_runs": [],
         }
@@ -121,16 +120,6 @@ def _weights(engine: Described) -> dict[str, Any]:
 def _brief(weights: Mapping[str, Any]) -> str:
     """A name that also tells a weights file from another of its name, and from its exports."""
     return f"{weights.get('name', '?')} {str(weights.get('sha256', '?'))[:8]}"
-
-
-def _versions() -> dict[str, str]:
-    found = {"ascseg": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _now() -> str:

@@ -1,0 +1,1 @@
+"""HTML reports: one self-contained file, with pictures, that explains scores or queues masks for review."""

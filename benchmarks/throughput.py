@@ -29,7 +29,7 @@ from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Found, Item
 from ascseg_cli.data.preprocess import resize_probability
 from ascseg_cli.inference import overlay
-from ascseg_cli.inference.engine import TorchEngine, open_engine
+from ascseg_cli.inference.engine import Engine, open_engine
 from ascseg_cli.inference.outputs import OutputFolder, mask_png, picture_png
 from ascseg_cli.inference.postprocess import binarise, measure
 from ascseg_cli.inference.run import Run
@@ -53,7 +53,7 @@ def draw(folder: Path, count: int) -> Found:
     return Found(tuple(items))
 
 
-def bare(engine: TorchEngine, inputs: list[np.ndarray], threads: int) -> None:
+def bare(engine: Engine, inputs: list[np.ndarray], threads: int) -> None:
     """The network alone, with as many images at once as the pipeline has."""
     if not engine.takes_several or threads == 1:
         for image in inputs:
@@ -63,7 +63,7 @@ def bare(engine: TorchEngine, inputs: list[np.ndarray], threads: int) -> None:
         list(workers.map(lambda image: engine.probabilities(image[None]), inputs))
 
 
-def predict(engine: TorchEngine, found: Found, threads: int, save: tuple[str, ...]) -> None:
+def predict(engine: Engine, found: Found, threads: int, save: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(
             found, engine, Settings(0.5, save=save), OutputFolder(Path(folder) / "out"),
@@ -80,7 +80,7 @@ def timed(work: Callable[[], None]) -> tuple[float, float]:
     return time.perf_counter() - wall, sum(os.times()[:4]) - before
 
 
-def parts(engine: TorchEngine, found: Found) -> Iterator[tuple[str, float]]:
+def parts(engine: Engine, found: Found) -> Iterator[tuple[str, float]]:
     """The least milliseconds of each step of one image, alone in one thread."""
     torch.set_num_threads(1)
     content = found.items[0].path.read_bytes()

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from ascseg_cli.inference.engine import TorchEngine, open_engine
+from ascseg_cli.inference.engine import open_engine
+from ascseg_cli.inference.torch_engine import TorchEngine
 from ascseg_cli.kernels import backend
 from ascseg_cli.weights.store import locate
 

@@ -18,7 +18,7 @@ _REFRESH = 0.5  # seconds: reading the loss makes a GPU wait
 
 
 class TrainProgress(Display):
-    """Shows a run; what `training.run.Watch` describes.
+    """Shows a run; what `training.watch.Watch` describes.
 
     quiet  only warnings are said
     """
@@ -27,6 +27,7 @@ class TrainProgress(Display):
         super().__init__(quiet=quiet)
         self._settings = settings
         self._began: tuple[float, float, int] | None = None  # time, progress and images when this session began
+        self._taught: float | None = None  # when the first of the teacher's steps was done
         self._shown = self._said = time.monotonic()
         self._first, self._second = "the first step compiles and takes longer", ""
         self._share = 0.0
@@ -45,6 +46,20 @@ class TrainProgress(Display):
         self._ending = True
         if self._live is None and not self._quiet:
             os.write(2, b"note: finishing this step, then saving; another signal stops at once\n")
+
+    def teach(self, step: int, steps: int, loss: float) -> None:
+        """After each step that trains the teacher."""
+        now = time.monotonic()
+        self._taught = self._taught or now
+        if self._quiet or now - self._shown < _REFRESH:
+            return
+        self._shown, self._share = now, step / steps
+        self._first = f"teacher: step {step:,} of {steps:,}, loss {loss:.4f}"
+        if step > 1:
+            self._first += f", {duration((now - self._taught) * (steps - step) / (step - 1))} left"
+        if self._live is None and now - self._said > _EVERY:
+            self._said = now
+            say("progress", self._first)
 
     def step(self, fit: Fit) -> None:
         """After each step."""

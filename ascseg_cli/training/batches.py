@@ -6,7 +6,7 @@ No random stream runs on from one batch to the next, so a run continues at any s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +19,8 @@ from ascseg_cli.training.augment import Augmenter
 from ascseg_cli.training.images import Images
 from ascseg_cli.training.settings import Settings, Stage
 from ascseg_cli.training.team import ALONE, Team
+
+Soften = Callable[[Tensor, Tensor], Tensor]
 
 _NO_STAGE = -1  # of batches that nothing is trained on
 
@@ -49,6 +51,8 @@ class Batches:
 
     images are kept a little larger than the batches (settings.drawn_size to settings.size), shrunk with antialias
     where the batches are smaller still.
+
+    soften  makes targets of augmented images (b, 3, s, s) in 0..1 and their masks; without it the masks are they
     """
 
     def __init__(
@@ -59,8 +63,9 @@ class Batches:
         rule: Preprocessing,
         device: torch.device,
         team: Team = ALONE,
+        soften: Soften | None = None,
     ) -> None:
-        self.team = team
+        self.team, self.soften = team, soften
         if len(images.pixels) < stage.batch:
             raise DataError(
                 f"{len(images.pixels)} training images, a batch holds {stage.batch}",
@@ -85,16 +90,14 @@ class Batches:
 
         Of a team, each process gets its share.
         """
-        chosen = self._chosen(place)
-        seed = _seed("change", self.seed, place.stage, place.step)
-        whole = self.stage.batch
-        images, masks = self.augment(self.pixels[chosen], self.masks[chosen], seed, whole, self.team.share(whole))
-        return (images - self.mean) / self.std, masks
+        images, masks = self._augmented(place)
+        targets = masks if self.soften is None else self.soften(images, masks)
+        return (images - self.mean) / self.std, targets
 
     def typical(self, count: int) -> Iterator[Tensor]:
         """Network input of `count` augmented batches, the same ones at each call."""
         for place in self._untrained(count):
-            yield self.at(place)[0]
+            yield (self._augmented(place)[0] - self.mean) / self.std
 
     def plain(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The images and targets of those batches, not augmented, as the finished weights will see such images."""
@@ -103,6 +106,13 @@ class Batches:
             images, masks = self.pixels[chosen], self.masks[chosen, None].to(torch.uint8) * 255
             small, targets = (_shrink(one, self.stage.size) for one in (images, masks))
             yield (small / 255 - self.mean) / self.std, (targets >= 128).to(self.mean.dtype)
+
+    def _augmented(self, place: Place) -> tuple[Tensor, Tensor]:
+        """Images (b, 3, s, s) in 0..1 and masks (b, 1, s, s) at a place."""
+        chosen = self._chosen(place)
+        seed = _seed("change", self.seed, place.stage, place.step)
+        whole = self.stage.batch
+        return self.augment(self.pixels[chosen], self.masks[chosen], seed, whole, self.team.share(whole))
 
     def _chosen(self, place: Place) -> Tensor:
         """Which images of the batch at a place are this process's."""

@@ -14,6 +14,7 @@ from ascseg_cli.whole_file import PART, is_part, output_error, write_whole
 
 SETTINGS, LOG, SPLIT, WEIGHTS = "settings.toml", "log.csv", "split.csv", "weights.safetensors"
 CARD, CURVES, OVERLAYS = "model_card.md", "curves.png", "overlays.jpg"
+TEACHER = "teacher.safetensors"
 CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.safetensors")
 _MANY = re.compile(f"{CHECKPOINT.pattern}|{EVENTS.pattern}")
 SEED = re.compile(r"seed-\d+")
@@ -49,7 +50,7 @@ class RunFolder:
         """Remove what earlier runs wrote, and nothing else. Raises OutputError."""
         if not self.root.is_dir():
             return
-        names = {SETTINGS, LOG, SPLIT, WEIGHTS, CARD, CURVES, OVERLAYS, SEEDS}
+        names = {SETTINGS, LOG, SPLIT, WEIGHTS, CARD, CURVES, OVERLAYS, TEACHER, SEEDS}
         try:
             for path in self.root.iterdir():
                 if SEED.fullmatch(path.name) and path.is_dir() and not path.is_symlink():

@@ -16,7 +16,7 @@ from ascseg_cli.network.asc_seg import ASCSeg
 from ascseg_cli.network.metadata import Preprocessing
 from ascseg_cli.network.variants import VARIANTS
 from ascseg_cli.training.averaging import AveragedWeights, settle_statistics
-from ascseg_cli.training.batches import Batches, Place, indices
+from ascseg_cli.training.batches import Batches, Place, Soften, indices
 from ascseg_cli.training.images import Images
 from ascseg_cli.training.log import Row
 from ascseg_cli.training.settings import Settings, Stage
@@ -49,8 +49,9 @@ class Stop(Exception):
 class Fit:
     """One run in memory.
 
-    start  tensors by name to begin with, else random ones
-    team   the processes that share its batches
+    start   tensors by name to begin with, else random ones
+    team    the processes that share its batches
+    soften  see `Batches`
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class Fit:
         device: torch.device,
         start: Mapping[str, Tensor] | None = None,
         team: Team = ALONE,
+        soften: Soften | None = None,
     ) -> None:
-        self.team = team
+        self.team, self.soften = team, soften
         torch.manual_seed(settings.seed)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # few shapes, many batches
@@ -191,7 +193,8 @@ class Fit:
         return stage.model_copy(update={"batch": self.batches.get(stage.number, stage.batch)})
 
     def _batches(self, stage: Stage) -> Batches:
-        return Batches(self.images, self._fitting(stage), self.settings, self.rule, self.device, self.team)
+        place = (self.rule, self.device, self.team, self.soften)
+        return Batches(self.images, self._fitting(stage), self.settings, *place)
 
     def _step(self, batches: Batches, train_step: TrainingStep) -> None:
         place = batches.begin(self.place)

@@ -4,48 +4,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-import ascseg_cli
-from ascseg_cli.data import layouts
 from ascseg_cli.errors import TrainingError, UsageError, WeightsError
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import checkpoint
 from ascseg_cli.network.metadata import Metadata
 from ascseg_cli.network.shapes import expected_shapes
 from ascseg_cli.network.variants import VARIANTS
-from ascseg_cli.training import card, contact_sheet, curves, events, state
+from ascseg_cli.training import card, contact_sheet, curves, distillation, events, state
 from ascseg_cli.training.calibration import fit_temperature
 from ascseg_cli.training.configuration import to_toml
-from ascseg_cli.training.files import CARD, CURVES, LOG, OVERLAYS, SETTINGS, SPLIT, WEIGHTS, RunFolder
+from ascseg_cli.training.distillation import Softener
+from ascseg_cli.training.files import CARD, CURVES, LOG, OVERLAYS, SETTINGS, SPLIT, TEACHER, WEIGHTS, RunFolder
 from ascseg_cli.training.fit import Check, Fit, Stop
 from ascseg_cli.training.log import Row, to_csv
 from ascseg_cli.training.material import Material
+from ascseg_cli.training.provenance import describe
 from ascseg_cli.training.settings import RunSettings
+from ascseg_cli.training.step import OUT_OF_MEMORY
 from ascseg_cli.training.team import ALONE, Team
 from ascseg_cli.training.validation import Verdict
-
-_PRIVATE = {"data", "split_file", "group_by", "device", "backend", "save_minutes"}  # say nothing of the weights
-_THRESHOLD = "nearest .5 within .002 of the best pooled IoU on the validation part, grid .20 to .80"
-
-
-class Watch(Protocol):
-    """Who looks on."""
-
-    def step(self, fit: Fit) -> None:
-        """After each step."""
-
-    def check(self, row: Row) -> None:
-        """After each validation."""
-
-    def say(self, kind: str, text: str) -> None:
-        """A line for the user: kind is "note" or "warning"."""
+from ascseg_cli.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -83,6 +69,7 @@ class Run:
         compared = settings.model_dump(mode="json", exclude={"data", "device", "save_minutes"})
         self.identity = state.identity(compared, material.identity)
         self._batches: dict[int, int] = {}
+        self._softener: Softener | None = None
         self._saved = time.monotonic()
 
     def __call__(self) -> Outcome:
@@ -96,7 +83,10 @@ class Run:
         self.team.wait()  # all find the same checkpoint
         with backend.using(self.settings.backend):
             while True:
-                fit = self._open()
+                try:
+                    fit = self._open()
+                except Stop:  # while the teacher was trained
+                    return Outcome(False, [], 0)
                 if fit is None:
                     return self._already_finished()
                 try:
@@ -105,7 +95,7 @@ class Run:
                     if self.team.leads:
                         self._save(fit)
                     return Outcome(False, fit.rows, fit.place.step)
-                except _out_of_memory() as error:
+                except OUT_OF_MEMORY as error:
                     self._halve(fit, error)
                 del fit
                 if self.device.type == "cuda":
@@ -113,22 +103,38 @@ class Run:
 
     def _open(self) -> Fit | None:
         """The run as it stands in the folder; None where it is finished."""
-        settings, material = self.settings, self.material
-        fit = Fit(material.images, settings, material.rule, self.device, material.start_tensors(), self.team)
         found = self._newest_checkpoint()
+        if found is not None and found[1].finished:
+            return None
+        made_from, soften = self.material, self._teacher()
+        start = made_from.start_tensors()
+        fit = Fit(made_from.images, self.settings, made_from.rule, self.device, start, self.team, soften)
         if found is not None:
-            tensors, record = found
-            if record.finished:
-                return None
-            fit.restore(tensors, record)
-            self.watch.say("note", f"going on after step {record.place.step:,}")
+            fit.restore(*found)
+            self.watch.say("note", f"going on after step {fit.place.step:,}")
         fit.batches |= self._batches
         return fit
+
+    def _teacher(self) -> Softener | None:
+        """What softens the targets; a teacher is trained first where the settings want one and none is kept."""
+        if self._softener is None and self.settings.teacher != "none":
+            path = self.folder.root / TEACHER
+            self._softener = distillation.obtain(
+                self.material,
+                self.settings,
+                path,
+                self.identity,
+                self.device,
+                self.watch,
+                self.wants_stop,
+                self.team,
+            )
+        return self._softener
 
     def _newest_checkpoint(self) -> tuple[dict[str, torch.Tensor], state.Record] | None:
         for path in self.folder.checkpoints():
             try:
-                tensors, record = state.load(path)
+                tensors, record = state.load(path, state.Record)
             except WeightsError as error:
                 self.watch.say("warning", f"{error.message}; the checkpoint before it is tried")
                 continue
@@ -181,7 +187,7 @@ class Run:
         self._saved = time.monotonic()
 
     def _write_weights(self, model: nn.Module, verdict: Verdict, fit: Fit, **more: Any) -> tuple[Metadata, str]:
-        facts = _describe(self.material, self.settings, self.device, fit)
+        facts = describe(self.material, self.settings, self.device, fit)
         judged = {"threshold": verdict.threshold, "scores": tuple(verdict.scores)}
         metadata = Metadata.model_validate({**facts, **judged, **more})
         path = self.folder.root / WEIGHTS
@@ -224,55 +230,6 @@ def _unjudged(check: Check) -> Row:
     """What a process that doesn't judge notes of a check."""
     nothing: dict[str, Any] = {"validation_iou": math.nan, "validation_dice": math.nan, "threshold": math.nan}
     return Row(**vars(check), **nothing)
-
-
-def _out_of_memory() -> type[BaseException]:
-    return getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)  # torch 2.4 has only the latter
-
-
-def _describe(material: Material, settings: RunSettings, device: torch.device, fit: Fit) -> dict[str, Any]:
-    module = next(m for m in layouts.LAYOUTS if m.NAME == material.layout)
-    licence, source = module.LICENCE, "trained from scratch by ascseg train"
-    if material.start is not None:
-        base = material.start.metadata
-        source = f"trained by ascseg train, starting from {base.name} (sha256 {material.start.sha256})"
-        licence = "; ".join(
-            filter(None, (licence, f"started from {base.name}: {base.licence or 'terms unknown'}"))
-        )
-    return dict(
-        name=f"{material.layout}-{settings.variant}",
-        dataset=material.layout,
-        variant=settings.variant,
-        channels=VARIANTS[settings.variant],
-        preprocessing=material.rule,
-        licence=licence,
-        citation=module.CITATION,
-        source=source,
-        split={"rule": material.split.rule, **material.split.counts(), "sha256": material.split.sha256()},
-        statistics=material.statistics,
-        training_images=material.training_images,
-        training={
-            **settings.model_dump(by_alias=True, exclude=_PRIVATE),
-            **_circumstances(device, settings.backend, fit),
-        },
-    )
-
-
-def _circumstances(device: torch.device, wanted: str, fit: Fit) -> Mapping[str, Any]:
-    facts = {
-        "steps": fit.place.step,
-        "epochs": round(fit.epoch, 1),
-        "seconds": round(fit.seconds),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "backend": backend.resolve(wanted, device.type)[0],
-        "torch": torch.__version__.split("+")[0],
-        "ascseg": ascseg_cli.__version__,
-        "weights": "averaged over training, batch-norm values recomputed on training images",
-        "threshold": _THRESHOLD,
-    }
-    if fit.team.size > 1:
-        facts["devices"] = fit.team.size
-    return facts | ({"batch_after_out_of_memory": dict(fit.batches)} if fit.batches else {})
 
 
 def _tensors(model: nn.Module, settings: RunSettings) -> dict[str, np.ndarray]:

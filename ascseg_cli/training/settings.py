@@ -82,6 +82,13 @@ class Settings(_Settings):
     )
     seed: int = Field(default=0, ge=0, description="of the first weights, the order and the augmentation")
     checks: int = Field(default=10, ge=1, description="validations, the last one at the end")
+    teacher: Literal["none", "efficientnet-lite2"] = Field(
+        default="none", description="a larger network, trained first, whose opinion softens the targets"
+    )
+    teacher_share: float = Field(
+        default=0.5, ge=0, le=1, description="share of the teacher's probability in the targets"
+    )
+    teacher_epochs: float = Field(default=60.0, gt=0, description="passes over the images that train the teacher")
     augmentation: Augmentation = Augmentation()
 
     def stages(self) -> list[Stage]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +24,7 @@ from ascseg_cli.whole_file import write_whole
 
 FORMAT = 1
 _KEY = "ascseg_training"
+_Record = TypeVar("_Record", bound=BaseModel)
 
 
 class Record(BaseModel):
@@ -51,8 +52,8 @@ class Record(BaseModel):
     finished: bool = False
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], record: Record) -> None:
-    """Write a checkpoint whole or not at all. Raises OutputError."""
+def save(path: Path, tensors: Mapping[str, Tensor], record: BaseModel) -> None:
+    """Write tensors and a record of them whole or not at all. Raises OutputError."""
     from safetensors.torch import save as to_bytes
 
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -61,8 +62,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], record: Record) -> None:
     write_whole(path, content)
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], Record]:
-    """What `save` wrote. Raises WeightsError where the file is damaged or no checkpoint of this release."""
+def load(path: Path, kind: type[_Record]) -> tuple[dict[str, Tensor], _Record]:
+    """What `save` wrote of this kind of record. Raises WeightsError where the file is damaged or isn't that."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -75,9 +76,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], Record]:
     if metadata.get("sha256") != _hash(tensors, text):
         raise WeightsError(f"{path} is damaged: its content isn't what its hash says")
     try:
-        return tensors, Record.model_validate_json(text)
+        return tensors, kind.model_validate_json(text)
     except ValidationError as error:
-        raise WeightsError(f"{path} is no checkpoint of this release") from error
+        raise WeightsError(f"{path} was not written by this release") from error
 
 
 def identity(*parts: Any) -> str:

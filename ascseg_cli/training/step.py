@@ -18,6 +18,8 @@ from ascseg_cli.training.settings import Settings, Stage
 from ascseg_cli.training.team import ALONE, Team
 
 _ADAMW = ("step", "exp_avg", "exp_avg_sq")
+# torch 2.4 has only the latter
+OUT_OF_MEMORY: type[BaseException] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 _EAGER_STEPS = 8  # before recording: kernels are compiled and tuned, the optimiser's state is made
 
 

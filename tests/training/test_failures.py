@@ -15,8 +15,8 @@ from ascseg_cli.network import checkpoint
 from ascseg_cli.training.augment import Augmenter
 from ascseg_cli.training.files import RunFolder
 from ascseg_cli.training.material import prepare, settle
-from ascseg_cli.training.run import Run, _out_of_memory
-from ascseg_cli.training.step import TrainingStep
+from ascseg_cli.training.run import Run
+from ascseg_cli.training.step import OUT_OF_MEMORY, TrainingStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,7 +52,7 @@ class _LittleMemory:
 
     def __call__(self, step: TrainingStep) -> None:
         if len(step._images) > self.most:
-            raise _out_of_memory()("CUDA out of memory")
+            raise OUT_OF_MEMORY("CUDA out of memory")
         self.really(step)
 
 

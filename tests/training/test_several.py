@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -51,6 +52,21 @@ def test_two_processes_make_the_steps_of_one(folder: Path, tmp_path: Path) -> No
         apart = (tensor - two[name]).abs().max().item()
         limit = 1e-9 * max(1.0, tensor.abs().max().item() if "running" in name else 1.0)  # variances reach 30
         assert apart < limit, f"{name} differs by {apart:.3g}"
+
+
+def test_one_process_trains_the_teacher_for_all(folder: Path, tmp_path: Path) -> None:
+    command, port = (
+        [sys.executable, str(HERE / "shared_teacher.py"), str(folder), str(tmp_path / "run")],
+        _free_port(),
+    )
+    both = [
+        subprocess.Popen(command, env=_variables(rank, 2, port), stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    first, second = (json.loads(process.communicate(timeout=240)[0]) for process in both)
+    assert first["teacher"] == second["teacher"]
+    steps = checkpoint.read_metadata(tmp_path / "run" / "weights.safetensors").training["teacher"]["steps"]
+    assert (first["taught"], second["taught"]) == (steps, 0)
 
 
 def _start(data: Path, output: Path, *more: str) -> subprocess.Popen[bytes]:

@@ -22,6 +22,8 @@ from ascseg_cli.exporting.comparison import Limits, Verdict, compared
 from ascseg_cli.exporting.to_onnx import file as onnx_file
 from ascseg_cli.inference.engine import open_engine
 from ascseg_cli.inference.tta import predict_probability
+from ascseg_cli.network.checkpoint import read_metadata
+from ascseg_cli.weights.store import locate
 
 from .conftest import run_model
 
@@ -120,8 +122,9 @@ def spoilt(model: onnx.ModelProto) -> None:
 
 
 def with_other_threshold(model: onnx.ModelProto) -> None:
-    weight = next(w for w in model.graph.initializer if w.name == "float32_0.5")
-    weight.CopyFrom(onnx.numpy_helper.from_array(np.array(0.4, np.float32), weight.name))
+    threshold = float(np.float32(read_metadata(locate("kvasir", None)).threshold))
+    weight = next(w for w in model.graph.initializer if w.name == f"float32_{threshold}")
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.array(threshold + 0.1, np.float32), weight.name))
 
 
 def without_a_mask(model: onnx.ModelProto) -> None:

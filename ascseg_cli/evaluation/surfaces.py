@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from ascseg_cli.kernels.nearest import nearest_squares
@@ -46,18 +45,37 @@ def distances(pred: np.ndarray, truth: np.ndarray) -> Distances:
 
 def edge_points(mask: np.ndarray) -> np.ndarray:
     """Row and column of the edge pixels of a mask (h, w) bool, (n, 2) int64."""
-    inner = np.zeros_like(mask)
-    # Slices are several times faster than OpenCV's erosion by a cross, and finding pixels on one axis than on two.
-    across, down = mask[1:-1, :-2] & mask[1:-1, 2:], mask[:-2, 1:-1] & mask[2:, 1:-1]
-    inner[1:-1, 1:-1] = mask[1:-1, 1:-1] & across & down
-    return np.stack(np.divmod(np.flatnonzero(mask ^ inner), mask.shape[1]), axis=1)
+    (h, w), flat = mask.shape, mask.reshape(-1)
+    edge = flat.copy()
+    if h > 2:  # in one dimension: several times faster than OpenCV's erosion by a cross, or slices of two
+        inner = flat[w - 1 : -w - 1] & flat[w + 1 : flat.size - w + 1]
+        inner &= flat[: -2 * w]
+        inner &= flat[2 * w :]
+        inner.reshape(h - 2, w)[:, :: max(1, w - 1)] = False  # whose neighbours at the sides are of other rows
+        edge[w:-w] &= ~inner
+    return np.stack(np.divmod(np.flatnonzero(edge), w), axis=1)
 
 
 def band(mask: np.ndarray, width: int) -> np.ndarray:
     """The mask's pixels at most `width` from its outside, counted by steps to any of the eight neighbours."""
-    element, pixels = np.ones((2 * width + 1, 2 * width + 1), np.uint8), mask.view(np.uint8)
-    inner = cv2.erode(pixels, element, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return np.bitwise_xor(pixels, inner.astype(np.uint8, copy=False)).view(bool)
+    length, (h, w) = 2 * width + 1, mask.shape
+    if min(h, w) < length:
+        return mask
+    inner = np.zeros((h - length + 1, w), bool)
+    # In one dimension; what reaches over a row's end lies right of the columns that are taken.
+    inner.reshape(-1)[: 1 - length] = _runs(_runs(mask.reshape(-1), length, w), length, 1)
+    rim = mask.copy()
+    rim[width:-width, width:-width] ^= inner[:, : w - length + 1]
+    return rim
+
+
+def _runs(flat: np.ndarray, length: int, step: int) -> np.ndarray:
+    """Where `length` values, each `step` after the one before, are all set; doubled steps beat an erosion."""
+    done = 1
+    while 2 * done <= length:
+        flat, done = flat[: -done * step] & flat[done * step :], 2 * done
+    rest = (length - done) * step
+    return flat[:-rest] & flat[rest:] if rest else flat
 
 
 def _percentile95(values: np.ndarray) -> float:

@@ -184,7 +184,7 @@ def test_without_credentials_or_store_it_says_what_to_set(
 
 def test_two_runs_there_don_t_mix(s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_journal, "_EVERY", 0.1)
-    monkeypatch.setattr(remote_journal, "_PATIENCE", 0.5)
+    monkeypatch.setattr(remote_journal, "_PATIENCE", 5.0)
     place = remote.RemotePath(bucket, "out")
     said: list[str] = []
     alive = remote_journal.RemoteJournal(place, said.append)

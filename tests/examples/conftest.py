@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "examples" / "polyps" / "polyp_1.jpg"
 MOST_CHANGED = 1e-4  # of the pixels: what an export may change
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import browser
 import numpy as np
 import pytest
+import real_browser as browser
 
 STATUS = 'document.getElementById("status").textContent'
 DROP = """(async () => {

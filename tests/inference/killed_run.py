@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from stand_in import GreenEngine
 
 from ascseg_cli.cli.interrupt import graceful
 from ascseg_cli.data.discover import discover
@@ -15,14 +15,8 @@ from ascseg_cli.inference.outputs import OutputFolder
 from ascseg_cli.inference.run import Run
 from ascseg_cli.inference.settings import KINDS, Settings
 
-spec = importlib.util.spec_from_file_location("stand_in", Path(__file__).with_name("conftest.py"))
-assert spec is not None
-assert spec.loader is not None
-stand_in = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stand_in)
 
-
-class SlowEngine(stand_in.GreenEngine):
+class SlowEngine(GreenEngine):
     """Takes a few milliseconds, so that kills hit every stage."""
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from disks import mounted
 
 from ascseg_cli.data import source
 from ascseg_cli.data.discover import Found, Item
@@ -48,15 +49,8 @@ def pictures(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs Linux and root")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(mount)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("this system doesn't let us mount a small file system")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
+    with mounted(tmp_path / "disk", "40k") as disk:
+        yield disk
 
 
 def resize(disk: Path, options: str) -> None:

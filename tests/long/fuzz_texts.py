@@ -11,7 +11,6 @@ complete to the same bytes and rows. `tests/inference/test_fuzz_texts.py` runs a
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import random
@@ -25,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS / "long"))
+sys.path[:0] = [str(TESTS / "long"), str(TESTS / "inference")]
 
 from fuzz_decode import mutated  # noqa: E402
 from kill_predict import written  # noqa: E402
+from stand_in import GreenEngine, green_disc, save_picture  # noqa: E402
 
 from ascseg_cli.cli.prediction import read_list  # noqa: E402
 from ascseg_cli.data.discover import discover  # noqa: E402
@@ -80,22 +80,13 @@ def restructured(text: bytes, chance: random.Random) -> bytes:
     return b"\n".join(json.dumps(document).encode() for document in documents) + b"\n"
 
 
-def _stand_in() -> Any:
-    spec = importlib.util.spec_from_file_location("stand_in", TESTS / "inference" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 class EarlierRun:
     """A finished run whose records are spoilt; reading one means to resume it and to compare."""
 
     def __init__(self, folder: Path, record: str) -> None:
-        self._photos, self._record, self._stand_in = folder / "photos", record, _stand_in()
+        self._photos, self._record = folder / "photos", record
         for number in range(3):
-            self._stand_in.save_picture(self._photos / f"{number}.png", self._stand_in.green_disc(number))
+            save_picture(self._photos / f"{number}.png", green_disc(number))
         self._whole = folder / "whole"
         self._run(self._whole, "new")
         self._want = written(self._whole)
@@ -114,7 +105,7 @@ class EarlierRun:
             raise AssertionError(f"other rows after --resume: {got[1]}")
 
     def _run(self, output: Path, mode: str) -> None:
-        found, engine = discover([self._photos], output=output), self._stand_in.GreenEngine()
+        found, engine = discover([self._photos], output=output), GreenEngine()
         run = Run(
             found, engine, Settings(0.5, save=KINDS), OutputFolder(output),
             mode=mode, threads=1, arguments=[], on_result=lambda _: None, warn=lambda _: None,

@@ -31,15 +31,17 @@ from ascseg_cli.inference.run import Run
 from ascseg_cli.inference.settings import Settings
 from ascseg_cli.network.metadata import Metadata, Preprocessing
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "inference"))
+
+from stand_in import StandIn
+
 SUFFIXES = (".jpg", ".png", ".bmp", ".tif", ".webp")
 KINDS = 200  # different pictures; the rest are links to them
 
 
-class OneLayer:
+class OneLayer(StandIn):
     """A stand-in for the network: one convolution."""
 
-    backend, backend_note, device, takes_several, first_wait = "reference", "", "cpu", False, ""
-    weights_sha256 = "0" * 64
     metadata = Metadata(
         name="one layer",
         variant="tiny",

@@ -25,6 +25,7 @@ from ascseg_cli.data.discover import discover
 from ascseg_cli.inference.outputs import OutputFolder
 from ascseg_cli.inference.run import Run
 from ascseg_cli.inference.settings import Settings
+from ascseg_cli.inference.tta import prepared
 from ascseg_cli.network.metadata import Metadata, Preprocessing
 
 SECONDS = 0.05
@@ -41,7 +42,10 @@ class Sleeper:
     """An engine that sleeps."""
 
     metadata, weights_sha256, backend, backend_note, device = METADATA, "0" * 64, "reference", "", "cpu"
-    takes_several, first_wait = False, ""
+    takes_several, takes_pixels, first_wait = False, False, ""
+
+    def prepared(self, pixels: np.ndarray) -> np.ndarray:
+        return prepared(pixels, self.metadata)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         time.sleep(SECONDS * len(images))

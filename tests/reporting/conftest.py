@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from drawn_reports import HOSTILE, Masks, draw_masks
 from real_browser import NAMES, Browser, find

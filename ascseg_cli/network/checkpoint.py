@@ -39,7 +39,7 @@ def read(path: Path) -> Checkpoint:
 
     Raises WeightsError where the file is missing, damaged, oversized, or holds another network.
     """
-    content = _content(path)
+    content = file_content(path)
     header = _header(content, path)
     metadata = _metadata(header, path)
     check_shapes(_shapes(header, len(content) - _start(content), path), metadata.channels, path)
@@ -57,7 +57,7 @@ def read(path: Path) -> Checkpoint:
 
 def read_metadata(path: Path) -> Metadata:
     """The metadata alone. Raises WeightsError."""
-    return _metadata(_header(_content(path), path), path)
+    return _metadata(_header(file_content(path), path), path)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata, *, overwrite: bool = True) -> str:
@@ -101,13 +101,14 @@ def check_shapes(got: Mapping[str, Shape], channels: tuple[int, int, int, int], 
         )
 
 
-def _content(path: Path) -> bytes:
+def file_content(path: Path, kind: str = "a weights file") -> bytes:
+    """The bytes of a file of this kind, at most MOST_BYTES. Raises WeightsError."""
     try:
         if not path.is_file():
             raise WeightsError(f"{path}: no such weights file")
         size = path.stat().st_size
         if size > MOST_BYTES:
-            raise WeightsError(f"{path} has {size:,} bytes; a weights file has at most {MOST_BYTES:,}")
+            raise WeightsError(f"{path} has {size:,} bytes; {kind} has at most {MOST_BYTES:,}")
         return path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path} can't be read: {error.strerror or error}") from error

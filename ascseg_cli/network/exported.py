@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from ascseg_cli.errors import WeightsError
-from ascseg_cli.network.checkpoint import MOST_BYTES
+from ascseg_cli.network.checkpoint import file_content
 from ascseg_cli.network.metadata import KEY, Metadata
 
 SUFFIX = ".onnx"
@@ -66,7 +66,7 @@ def is_exported(path: Path) -> bool:
 
 def read(path: Path) -> Exported:
     """Read a file that `ascseg export` wrote. Raises WeightsError where it is missing, damaged or not ours."""
-    content = _content(path)
+    content = file_content(path, "an exported file")
     try:
         fields = list(_fields(content))
         texts = dict(_text(value) for number, value in fields if number == _METADATA)
@@ -93,18 +93,6 @@ def _hash(fields: Iterable[tuple[int, bytes]]) -> str:
         if number in (_GRAPH, _FUNCTIONS):
             digest.update(value)
     return digest.hexdigest()
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise WeightsError(f"{path}: no such weights file")
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise WeightsError(f"{path} has {size:,} bytes; an exported file has at most {MOST_BYTES:,}")
-        return path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def _hint(content: bytes) -> str:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from ascseg_cli.errors import TrainingError, UsageError, WeightsError
+from ascseg_cli.errors import TrainingError, WeightsError
 from ascseg_cli.network.loss import head_loss
 from ascseg_cli.network.metadata import Preprocessing
 from ascseg_cli.training import state, teacher
@@ -90,8 +90,8 @@ def obtain(
     identity  of the run, which a kept teacher must have
     Raises UsageError, MissingExtraError, WeightsError, TrainingError, OutputError, and Stop where that was wanted.
     """
-    stopped = False
-    if team.leads and not _is_kept(path, identity, watch):
+    stopped, kept = False, _kept(path, identity, watch) if team.leads else None
+    if team.leads and kept is None:
         try:
             model, facts = train(material, settings, device, watch, wants_stop)
             state.save(path, model.state_dict(), Record(identity=identity, facts=facts))
@@ -105,26 +105,23 @@ def obtain(
             ) from error
     if team.any(stopped, device):
         raise Stop
-    tensors, record = state.load(path, Record)  # as a run that goes on does, to the bit
+    tensors, record = kept or state.load(path, Record)  # as a run that goes on does, to the bit
     model = Teacher()
     model.load_state_dict(tensors)
     return Softener(_on(device, model), settings.teacher_share, record.facts)
 
 
-def _is_kept(path: Path, identity: str, watch: Watch) -> bool:
+def _kept(path: Path, identity: str, watch: Watch) -> tuple[dict[str, Tensor], Record] | None:
+    """What lies at `path`, if it is whole and of this run."""
     if not path.is_file():
-        return False
+        return None
     try:
-        _, record = state.load(path, Record)
+        found = state.load(path, Record)
     except WeightsError as error:
         watch.say("warning", f"{error.message}; the teacher is trained again")
-        return False
-    if record.identity != identity:
-        raise UsageError(
-            f"{path} belongs to a run on other images, another split or other first weights",
-            "bring the data back as it was, or give another --output",
-        )
-    return True
+        return None
+    state.check_identity(path, found[1].identity, identity)
+    return found
 
 
 def train(

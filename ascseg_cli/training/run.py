@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ascseg_cli.errors import TrainingError, UsageError, WeightsError
+from ascseg_cli.errors import TrainingError, WeightsError
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import checkpoint
 from ascseg_cli.network.metadata import Metadata
@@ -138,11 +138,7 @@ class Run:
             except WeightsError as error:
                 self.watch.say("warning", f"{error.message}; the checkpoint before it is tried")
                 continue
-            if record.identity != self.identity:
-                raise UsageError(
-                    f"{path} belongs to a run on other images, another split or other first weights",
-                    "bring the data back as it was, or give another --output",
-                )
+            state.check_identity(path, record.identity, self.identity)
             return tensors, record
         return None
 

@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from ascseg_cli.errors import WeightsError
+from ascseg_cli.errors import UsageError, WeightsError
 from ascseg_cli.training.batches import Place
 from ascseg_cli.training.log import Row
 from ascseg_cli.whole_file import write_whole
@@ -79,6 +79,15 @@ def load(path: Path, kind: type[_Record]) -> tuple[dict[str, Tensor], _Record]:
         return tensors, kind.model_validate_json(text)
     except ValidationError as error:
         raise WeightsError(f"{path} was not written by this release") from error
+
+
+def check_identity(path: Path, found: str, wanted: str) -> None:
+    """Raise UsageError where a kept file's identity isn't that of the run that would go on from it."""
+    if found != wanted:
+        raise UsageError(
+            f"{path} belongs to a run on other images, another split or other first weights",
+            "bring the data back as it was, or give another --output",
+        )
 
 
 def identity(*parts: Any) -> str:

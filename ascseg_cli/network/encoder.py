@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ascseg_cli.kernels.chain import Chain, chain
+from ascseg_cli.kernels.precision import float32_products
 from ascseg_cli.network.deformable import DeformableConvolutionBlock
 from ascseg_cli.network.layers import Fused, conv
 from ascseg_cli.network.mamba import ParallelMambaBlock
@@ -21,7 +22,10 @@ def inverted_pyramid(into: int, c: int) -> Fused:
 
 
 class EncoderBlock(nn.Module):
-    """One stage: f = IPCB(x), e = PMB(f) + DCB(f)."""
+    """One stage: f = IPCB(x), e = PMB(f) + DCB(f).
+
+    IPCB and DCB never multiply as TF32: what is rounded there, all that follows sees (docs/performance.md).
+    """
 
     def __init__(self, into: int, c: int) -> None:
         super().__init__()
@@ -31,8 +35,11 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, into, h, w) -> (b, c, h, w)."""
-        f = self.ipc(x)
-        return self.dc.added_to(self.pm(f), f)
+        with float32_products(x):
+            f = self.ipc(x)
+        m = self.pm(f)
+        with float32_products(x):
+            return self.dc.added_to(m, f)
 
 
 class Encoder(nn.Module):

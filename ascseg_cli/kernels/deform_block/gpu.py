@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.cuda import kernel
-from ascseg_cli.kernels.cuda.precision import tf32_allowed
+from ascseg_cli.kernels.precision import tf32_allowed
 from ascseg_cli.kernels.deform_block import reference
 from ascseg_cli.kernels.deform_depthwise.gpu_shares import Pixels
 

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
-from ascseg_cli.kernels.cuda.precision import tf32_allowed
+from ascseg_cli.kernels.precision import tf32_allowed
 from ascseg_cli.kernels.mamba_mixer import gpu_warps, reference
 from ascseg_cli.kernels.mamba_mixer.gpu_forward import forward
 from ascseg_cli.kernels.mamba_mixer.gpu_gradients import mixer_gradients

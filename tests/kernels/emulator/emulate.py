@@ -34,7 +34,7 @@ _OPTIONS = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-ffp-contract=fast", "
 def emulated(tf32: bool = False) -> Iterator[None]:
     """Inside, kernels that are asked for run on the CPU, and operators under `auto` take the `gpu` backend.
 
-    tf32  what `cuda.precision.tf32_allowed` says; unlike torch's own default, off
+    tf32  what `kernels.precision.tf32_allowed` says; unlike torch's own default, off
     """
     before = cuda._load, backend.for_operator
     cuda._load, backend.for_operator = load, _for_operator

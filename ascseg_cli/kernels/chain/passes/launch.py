@@ -14,7 +14,7 @@ from ascseg_cli.kernels.chain.passes.load import Load, Tiling, load_of
 from ascseg_cli.kernels.chain.passes.packing import FRAGMENTS, HALVES, TF32, Branch, branch_of
 from ascseg_cli.kernels.chain.passes.tiling import tiling
 from ascseg_cli.kernels.cuda import kernel
-from ascseg_cli.kernels.cuda.precision import tf32_allowed
+from ascseg_cli.kernels.precision import tf32_allowed
 
 _SOURCE, _FRAGMENTS = Path(__file__).with_name("passes.cu"), Path(__file__).with_name("fragments.cu")
 

@@ -27,9 +27,9 @@ def describe(material: Material, settings: RunSettings, device: torch.device, fi
     if material.start is not None:
         base = material.start.metadata
         source = f"trained by ascseg train, starting from {base.name} (sha256 {material.start.sha256})"
-        licence = "; ".join(
-            filter(None, (licence, f"started from {base.name}: {base.licence or 'terms unknown'}"))
-        )
+        if base.licence != licence:
+            started_from = f"started from {base.name}: {base.licence or 'terms unknown'}"
+            licence = "; ".join(filter(None, (licence, started_from)))
     return dict(
         name=f"{material.layout}-{settings.variant}",
         dataset=material.layout,

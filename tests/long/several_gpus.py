@@ -2,9 +2,9 @@
 
     python tests/long/several_gpus.py [DEVICES]
 
-Float32 gradients of the whole network are ill-conditioned, so that runs part after some steps: compared is the
-loss of the first steps, to one part in a thousand, and that both end well. The exact proof is in float64 on the
-CPU (tests/training/test_several.py). Needs as many GPUs as DEVICES (2).
+Float32 gradients of the whole network are ill-conditioned, so that runs part from the second step on: compared is the
+loss of the first, to one part in ten thousand, and that both end well. The exact proof is in float64 on the CPU
+(tests/training/test_several.py). Needs as many GPUs as DEVICES (2).
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 
 from drawn_runs import draw_folder
 
-SETTINGS = ["--size", "256", "--batch", "8", "--set", "checks=3", "--set", "save_minutes=0.02"]
+SETTINGS = ["--size", "256", "--batch", "8", "--set", "save_minutes=0.02"]
 
 
 def start(data: Path, output: Path, devices: int, steps: int) -> subprocess.Popen[str]:
     """A run on so many GPUs."""
     command = [sys.executable, "-m", "ascseg_cli", "train", "--data", str(data), "-o", str(output), "--resume"]
     command += [*SETTINGS, "--steps", str(steps), "--device", "cuda", "--devices", str(devices)]
+    command += ["--set", f"checks={min(steps, 3)}"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -64,10 +65,10 @@ def main(devices: int) -> None:
         root = Path(folder)
         data = draw_folder(root / "discs", 60)
         for count in (1, devices):
-            ended(start(data, root / f"on{count}", count, 6), 0)
+            ended(start(data, root / f"on{count}", count, 3), 0)
         one, several = (float(rows(root / f"on{count}")[0]["loss"]) for count in (1, devices))
-        print(f"mean loss of the first 2 steps: {one:.6f} on one, {several:.6f} on {devices}")
-        assert abs(one - several) < 1e-3 * one
+        print(f"loss of the first step: {one:.6f} on one, {several:.6f} on {devices}")
+        assert abs(one - several) < 1e-4 * one
         for count in (1, devices):
             ended(start(data, root / f"long{count}", count, 150), 0)
             print(f"on {count}: {rows(root / f'long{count}')[-1]['images_per_second']} images/s")

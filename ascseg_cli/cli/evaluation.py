@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,10 @@ from ascseg_cli.evaluation import gates, rows_file
 from ascseg_cli.evaluation.bootstrap import Plan
 from ascseg_cli.evaluation.comparison import compare
 from ascseg_cli.evaluation.evaluation import Evaluation
+from ascseg_cli.evaluation.mask_pairs import MaskPairs
 from ascseg_cli.evaluation.metrics import MASK_METRICS, METRICS, Ruler
 from ascseg_cli.evaluation.ordered import in_order
-from ascseg_cli.evaluation.pairing import MaskPair, pair_again, pair_folders, pair_images
+from ascseg_cli.evaluation.pairing import pair_again, pair_folders, pair_images
 from ascseg_cli.evaluation.scoring import Scored, Unscored, Watch, score_files
 from ascseg_cli.evaluation.summary import POOLED, PROTOCOLS, summarise
 from ascseg_cli.evaluation.table import Table
@@ -121,7 +122,7 @@ def watching(album: Album | None, photographs: Mapping[str, Path]) -> Watch | No
     return lambda name, pred, truth: album.add(name, pred, truth, photographs.get(name))
 
 
-def score_masks(pairs: Sequence[MaskPair], order: Order, watch: Watch | None = None) -> Table:
+def score_masks(pairs: MaskPairs, order: Order, watch: Watch | None = None) -> Table:
     """The figures of pairs of mask files, told as they come."""
     outcomes = in_order(lambda pair: score_files(pair, order.ruler, watch=watch), pairs, order.thread_count)
     return collect(Table(), outcomes, len(pairs), order)
@@ -157,9 +158,7 @@ def groups_of(rule: str | None, named: Iterable[tuple[str, Pair]], root: Path) -
     return {name: pair.group or name for name, pair in zip(names, group_pairs(pairs, rule, root))}
 
 
-def sum_up(
-    order: Order, table: Table, pairs: Iterable[MaskPair], groups: dict[str, str] | None, **more: Any
-) -> Evaluation:
+def sum_up(order: Order, table: Table, pairs: MaskPairs, groups: dict[str, str] | None, **more: Any) -> Evaluation:
     """Means, intervals, protocols, and the comparison where one is wanted."""
     scale = order.ruler.scale
     numbers = _numbered(table.names, groups)
@@ -176,7 +175,7 @@ def sum_up(
     return replace(whole, comparison=compare(table, other, order.plan, numbers, scale), other=other)
 
 
-def _numbered(names: list[str], groups: dict[str, str] | None) -> np.ndarray | None:
+def _numbered(names: Iterable[str], groups: dict[str, str] | None) -> np.ndarray | None:
     if groups is None:
         return None
     return np.unique([groups[name] for name in names], return_inverse=True)[1]

@@ -16,6 +16,7 @@ import numpy as np
 
 _NORMAL = NormalDist()
 _BLOCK = 1 << 20  # draws at a time
+_ROUNDING = 1e-12  # of a figure: far more than its sums round, far less than figures differ
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def _corrected(
     drawn: np.ndarray, whole: float, left: np.ndarray, shares: tuple[float, float]
 ) -> tuple[float, float]:
     """The percentiles of BCa: corrected for bias (z0) and for a spread that changes with the figure (a)."""
-    below = (np.searchsorted(drawn, whole, "left") + np.searchsorted(drawn, whole, "right")) / (2 * len(drawn))
+    near = _ROUNDING * max(abs(drawn[0]), abs(drawn[-1]))  # a sum in another order is still the same sum
+    low, high = np.searchsorted(drawn, whole - near, "left"), np.searchsorted(drawn, whole + near, "right")
+    below = (low + high) / (2 * len(drawn))
     if not 0 < below < 1:
         return shares
     away = left.mean() - left
@@ -122,5 +125,4 @@ def _corrected(
     a = float((away**3).sum()) / (6 * spread) if spread > 0 else 0.0
     z0 = _NORMAL.inv_cdf(float(below))
     z = [z0 + _NORMAL.inv_cdf(share) for share in shares]
-    low, high = (_NORMAL.cdf(z0 + x / (1 - a * x)) for x in z)
-    return low, high
+    return _NORMAL.cdf(z0 + z[0] / (1 - a * z[0])), _NORMAL.cdf(z0 + z[1] / (1 - a * z[1]))

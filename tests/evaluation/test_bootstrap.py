@@ -74,6 +74,15 @@ def test_a_value_that_one_image_alone_has() -> None:
     assert intervals(columns, MEAN, Plan()) == [(0.5, 0.5)]
 
 
+def test_a_resample_like_the_sample_ties_with_it_however_sums_round() -> None:
+    """Sums of thousandths round, those of multiples of 2⁻²⁰ don't; among five units such resamples are common."""
+    for seed in range(200):
+        values = np.random.default_rng(seed).integers(-500, 500, 5) / 1000
+        exact = np.round(values * 2**20) / 2**20
+        found, expected = (intervals(mean_of(some), MEAN, Plan())[0] for some in (values, exact))
+        assert found == pytest.approx(expected, abs=1e-5), f"seed {seed}"
+
+
 def test_figures_that_share_columns_are_as_with_columns_of_their_own() -> None:
     tp, fp, fn = np.random.default_rng(7).integers(0, 99, (3, 40)).astype(float)
     shared = [Ratio((0, 0), (0, 0, 1, 2)), Ratio((0,), (0, 2))]

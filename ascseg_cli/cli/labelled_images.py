@@ -47,7 +47,7 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
     evaluation.check_outputs(order)
     metadata = read_metadata(network.weights)
     named = _chosen(data, part, order)
-    groups = evaluation.groups_of(order.group, list(named.items()), data)
+    groups = evaluation.groups_of(order.group, ((name, str(pair.image)) for name, pair in named.items()), data)
     seen = _seen(metadata.training_images, named, order, strict=strict)
     engine = open_engine(
         network.weights,

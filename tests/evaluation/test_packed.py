@@ -6,10 +6,15 @@ import os
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ascseg_cli.evaluation.mask_pairs import MaskPair, MaskPairs
+from ascseg_cli.evaluation.metrics import Ruler, score
 from ascseg_cli.evaluation.packed import Texts
+from ascseg_cli.evaluation.pairing import pair_folders
+from ascseg_cli.evaluation.scoring import Scored
+from ascseg_cli.evaluation.table import Table
 
 GIVEN = ["a/b", "", "läsion 1", "病変", os.fsdecode(b"latin-1 \xe4"), "\U0001f642", "a/b"]
 
@@ -30,6 +35,25 @@ def test_a_text_takes_little_more_than_its_letters() -> None:
     tracemalloc.stop()
     assert len(texts) == 20_000
     assert taken < 20_000 * 1.25 * (len("folder/image_000000") + 8)
+
+
+def test_a_pair_keeps_its_names_and_figures_alone(tmp_path: Path) -> None:
+    """What 2,000 pairs leave behind, by Python's own count: five names, 17 numbers of 8 bytes."""
+    for side in ("pred", "truth"):
+        (tmp_path / side).mkdir()
+        for i in range(2000):
+            (tmp_path / side / f"image_{i:06}.png").touch()
+    one = np.eye(9, dtype=bool)
+    counts, values = score(one, one, Ruler())
+    tracemalloc.start()
+    pairing = pair_folders(tmp_path / "pred", tmp_path / "truth")
+    table = Table()
+    for pair in pairing.pairs:
+        table.add(Scored(pair.name, one.shape, counts, values))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(pairing.pairs), len(table)) == (2000, 2000)
+    assert kept < 2000 * 350
 
 
 def test_pairs_come_back_with_their_folders() -> None:

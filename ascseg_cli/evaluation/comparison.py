@@ -51,11 +51,9 @@ class Comparison:
 
 def compare(here: Table, there: Table, plan: Plan, groups: np.ndarray | None, scale: float) -> Comparison:
     """Paired by name. groups: of the images of `here`. Raises DataError where no image is in both."""
-    places = {name: place for place, name in enumerate(there.names)}
-    mine = np.array([i for i, name in enumerate(here.names) if name in places], np.intp)
+    mine, theirs = _in_both(here, there)
     if not len(mine):
         raise DataError("no image is in both sets of predictions that are compared", "both need the same names")
-    theirs = np.array([places[here.names[i]] for i in mine], np.intp)
     units = None if groups is None else np.unique(groups[mine], return_inverse=True)[1]
     names = [name for name in here.metrics if name in there.metrics]
     columns = np.empty((len(mine), 2 * len(names)))  # of each metric: values, 0 where undefined; 1 where defined
@@ -71,6 +69,14 @@ def compare(here: Table, there: Table, plan: Plan, groups: np.ndarray | None, sc
         if columns[:, 2 * i + 1].any()
     }
     return Comparison(differences, len(mine), len(here) - len(mine), len(there) - len(mine))
+
+
+def _in_both(here: Table, there: Table) -> tuple[np.ndarray, np.ndarray]:
+    """The places of the images that both tables have, in each of them, in the order of `here`."""
+    places = {name: place for place, name in enumerate(there.names)}
+    theirs = np.array([places.get(name, -1) for name in here.names], np.intp)
+    mine = np.flatnonzero(theirs >= 0)
+    return mine, theirs[mine]
 
 
 def _difference(

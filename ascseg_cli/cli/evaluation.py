@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,17 @@ from ascseg_cli import exit_codes
 from ascseg_cli.cli import evaluation_table, say
 from ascseg_cli.cli.prediction import write_out
 from ascseg_cli.cli.progress import RunProgress
-from ascseg_cli.data.grouping import group as group_pairs
-from ascseg_cli.data.pairs import Pair
+from ascseg_cli.data import grouping
 from ascseg_cli.errors import DataError, GateError, OutputError, UsageError
 from ascseg_cli.evaluation import gates, rows_file
 from ascseg_cli.evaluation.bootstrap import Plan
 from ascseg_cli.evaluation.comparison import compare
 from ascseg_cli.evaluation.evaluation import Evaluation
+from ascseg_cli.evaluation.mask_pairs import MaskPairs
 from ascseg_cli.evaluation.metrics import MASK_METRICS, METRICS, Ruler
 from ascseg_cli.evaluation.ordered import in_order
-from ascseg_cli.evaluation.pairing import MaskPair, pair_again, pair_folders, pair_images
+from ascseg_cli.evaluation.packed import Texts
+from ascseg_cli.evaluation.pairing import pair_again, pair_folders, pair_images
 from ascseg_cli.evaluation.scoring import Scored, Unscored, Watch, score_files
 from ascseg_cli.evaluation.summary import POOLED, PROTOCOLS, summarise
 from ascseg_cli.evaluation.table import Table
@@ -31,6 +32,8 @@ from ascseg_cli.inference.threads import usable_threads
 
 if TYPE_CHECKING:
     from ascseg_cli.reporting.album import Album
+
+Groups = tuple[Texts, Texts]  # names of images, and the group of each
 
 _LISTED = 10  # names on a side
 
@@ -95,8 +98,7 @@ def of_masks(order: Order, pred: Path, truth: Path, images: Path | None = None) 
         say("note", f"left out, images beside their masks: {pairing.left_out:,}")
     unpaired = {"predictions": pairing.lone_pred, "truths": pairing.lone_truth}
     check_unpaired(unpaired, allowed=order.allow_unpaired)
-    named = ((pair.name, Pair(pair.pred[0], pair.truth)) for pair in pairing.pairs)
-    groups = groups_of(order.group, named, pred)
+    groups = groups_of(order.group, ((pair.name, pair.pred_files[0]) for pair in pairing.pairs), pred)
     photographs = {} if images is None else pair_images(images, pairing.pairs)
     with album_for(order, len(pairing.pairs)) as album:
         table = score_masks(pairing.pairs, order, watching(album, photographs))
@@ -121,7 +123,7 @@ def watching(album: Album | None, photographs: Mapping[str, Path]) -> Watch | No
     return lambda name, pred, truth: album.add(name, pred, truth, photographs.get(name))
 
 
-def score_masks(pairs: Sequence[MaskPair], order: Order, watch: Watch | None = None) -> Table:
+def score_masks(pairs: MaskPairs, order: Order, watch: Watch | None = None) -> Table:
     """The figures of pairs of mask files, told as they come."""
     outcomes = in_order(lambda pair: score_files(pair, order.ruler, watch=watch), pairs, order.thread_count)
     return collect(Table(), outcomes, len(pairs), order)
@@ -149,17 +151,15 @@ def collect(table: Table, outcomes: Iterable[Scored | Unscored], total: int, ord
     return table
 
 
-def groups_of(rule: str | None, named: Iterable[tuple[str, Pair]], root: Path) -> dict[str, str] | None:
-    """The group of each image by name; None where each stands alone."""
+def groups_of(rule: str | None, files: Iterable[tuple[str, str]], root: Path) -> Groups | None:
+    """The group of each image; None where each stands alone. files: names and paths of images."""
     if rule is None:
         return None
-    names, pairs = zip(*named)
-    return {name: pair.group or name for name, pair in zip(names, group_pairs(pairs, rule, root))}
+    names, images = zip(*files)
+    return Texts(names), Texts(grouping.groups_of(images, rule, root))
 
 
-def sum_up(
-    order: Order, table: Table, pairs: Iterable[MaskPair], groups: dict[str, str] | None, **more: Any
-) -> Evaluation:
+def sum_up(order: Order, table: Table, pairs: MaskPairs, groups: Groups | None, **more: Any) -> Evaluation:
     """Means, intervals, protocols, and the comparison where one is wanted."""
     scale = order.ruler.scale
     numbers = _numbered(table.names, groups)
@@ -176,10 +176,11 @@ def sum_up(
     return replace(whole, comparison=compare(table, other, order.plan, numbers, scale), other=other)
 
 
-def _numbered(names: list[str], groups: dict[str, str] | None) -> np.ndarray | None:
+def _numbered(names: Iterable[str], groups: Groups | None) -> np.ndarray | None:
     if groups is None:
         return None
-    return np.unique([groups[name] for name in names], return_inverse=True)[1]
+    of_name = dict(zip(*groups))
+    return np.unique([of_name[name] for name in names], return_inverse=True)[1]
 
 
 def check_unpaired(unpaired: dict[str, tuple[str, ...]], *, allowed: bool) -> None:

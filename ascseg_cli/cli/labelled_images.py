@@ -18,7 +18,7 @@ from ascseg_cli.data.pairs import Pair
 from ascseg_cli.data.split import PARTS
 from ascseg_cli.errors import DataError, GateError, UsageError
 from ascseg_cli.evaluation.evaluation import without_seen
-from ascseg_cli.evaluation.pairing import MaskPair
+from ascseg_cli.evaluation.mask_pairs import MaskPairs
 from ascseg_cli.evaluation.scoring import Scored, Unscored, Watch, score_probability
 from ascseg_cli.evaluation.seen import Seen, look_up
 from ascseg_cli.evaluation.table import Table
@@ -47,7 +47,7 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
     evaluation.check_outputs(order)
     metadata = read_metadata(network.weights)
     named = _chosen(data, part, order)
-    groups = evaluation.groups_of(order.group, list(named.items()), data)
+    groups = evaluation.groups_of(order.group, ((name, str(pair.image)) for name, pair in named.items()), data)
     seen = _seen(metadata.training_images, named, order, strict=strict)
     engine = open_engine(
         network.weights,
@@ -68,9 +68,9 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
         watch = evaluation.watching(album, {name: pair.image for name, pair in named.items()})
         outcomes = _outcomes(engine, replace(network, threshold=threshold), named, order, watch)
         table = evaluation.collect(Table(with_probabilities=True), outcomes, len(named), order)
-        pairs = [
-            MaskPair(name, name, (str(pair.image),), tuple(map(str, pair.masks))) for name, pair in named.items()
-        ]
+        pairs = MaskPairs("", "")
+        for name, pair in named.items():
+            pairs.append(name, name, [str(pair.image)], map(str, pair.masks))
         whole = evaluation.sum_up(order, table, pairs, groups, settings=settings)
         if seen is not None:
             kinds = dict(zip(named, seen.kinds))

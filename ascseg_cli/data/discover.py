@@ -140,7 +140,7 @@ class _Search:
             self._lack(argument, "no such file or folder" if argument else "an empty name")
         elif os.path.isdir(argument):
             self._refuse_within_output(argument, os.path.realpath(argument))
-            self._take_all(argument, "no image in this folder", self.tree.walk(argument))
+            self._take_all(argument, "no image in this folder", list(self.tree.walk(argument)))
         else:
             self._refuse_within_output(argument, self._parent(argument)[1])
             self._take([(argument, os.path.basename(argument))])

@@ -21,7 +21,7 @@ def read_split(path: Path, pairs: Sequence[Pair]) -> Split:
         if row.value not in PARTS:
             raise DataError(f"{path}, line {row.line}: part {row.value!r} is none of {', '.join(PARTS)}")
     parts: dict[str, list[Pair]] = {part: [] for part in PARTS}
-    named = rows_of(path, rows, pairs)
+    named = {pairs[i]: found for i, found in rows_of(path, rows, [str(pair.image) for pair in pairs]).items()}
     for pair in sorted(named, key=lambda pair: (pair.stem, str(pair.image))):
         first = named[pair][0]
         other = next((row for row in named[pair] if row.value != first.value), None)

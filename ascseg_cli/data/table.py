@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ascseg_cli.data.pairs import Pair
 from ascseg_cli.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One line of the file: its number as an editor counts, the image it names, and the value of the column."""
 
@@ -46,20 +45,24 @@ def read_table(path: Path, column: str, *, image_column: str | None = None) -> l
     return [Row(line, *(cells[place].strip() for place in places)) for line, cells in rows]
 
 
-def rows_of(path: Path, rows: Sequence[Row], pairs: Sequence[Pair]) -> dict[Pair, list[Row]]:
-    """The rows that name each pair, for pairs that are named.
+def rows_of(path: Path, rows: Sequence[Row], images: Sequence[str]) -> dict[int, list[Row]]:
+    """The rows that name each image, by the image's place, for images that are named.
 
+    images  paths of their files
     Raises DataError where a row names no image, or several.
     """
-    by_stem: dict[str, list[tuple[tuple[str, ...], Pair]]] = defaultdict(list)
-    for pair in pairs:
-        parts = _parts(str(pair.image))
-        for last in {parts[-1], _parts(pair.stem)[-1]}:
-            by_stem[last].append(((*parts[:-1], last), pair))
-    found: dict[Pair, list[Row]] = defaultdict(list)
+    named: dict[tuple[str, ...], list[int]] = {_parts(row.image): [] for row in rows}
+    lengths = {len(parts) for parts in named}
+    for place, image in enumerate(images):
+        *folders, name = _parts(image)
+        for last in {name, _parts(Path(image).stem)[-1]}:
+            parts = (*folders, last)
+            for end in (parts[-length:] for length in lengths if length <= len(parts)):
+                if end in named:
+                    named[end].append(place)
+    found: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
-        wanted = _parts(row.image)
-        meant = [pair for parts, pair in by_stem.get(wanted[-1], ()) if parts[-len(wanted) :] == wanted]
+        meant = named[_parts(row.image)]
         if len(meant) != 1:
             what = f"means {len(meant)} images: add its folder" if meant else "is no image with a mask here"
             raise DataError(f"{path}, line {row.line}: {row.image!r} {what}")

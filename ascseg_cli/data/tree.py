@@ -14,7 +14,8 @@ from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm"})
 
-Files = list[tuple[str, str]]  # (path, posix name relative to where the search began)
+File = tuple[str, str]  # (path, posix name relative to where the search began)
+Files = list[File]
 Step = tuple[str, str]  # a folder: (path, its name with a slash behind it, "" where the search began)
 
 
@@ -48,7 +49,7 @@ class Tree:
         self._output_key = folder_key(os.fspath(output)) if output else None
         self._counted: set[object] = set()
 
-    def walk(self, root: str) -> Files:
+    def walk(self, root: str) -> Iterator[File]:
         """All images below `root`, each as `root` leads to it."""
         return self._walk([(root, "")])
 
@@ -61,17 +62,15 @@ class Tree:
         files: Files = []
         self._match((fixed, ""), list(parts), files, roots)
         roots.sort(key=lambda step: os.path.islink(step[0]))
-        return files + self._walk(roots)
+        return [*files, *self._walk(roots)]
 
-    def _walk(self, roots: Sequence[Step]) -> Files:
-        found: Files = []
+    def _walk(self, roots: Sequence[Step]) -> Iterator[File]:
         for (folder, name), entries in self._folders(roots):
             self._count(folder_key(folder), entries)
             for entry in entries:
                 if suffix(entry.name) in IMAGE_SUFFIXES and not _is_folder(entry):
                     if not entry.name.startswith("."):
-                        found.append((os.path.join(folder, entry.name), name + entry.name))
-        return found
+                        yield os.path.join(folder, entry.name), name + entry.name
 
     def _match(self, step: Step, parts: list[str], files: Files, roots: list[Step]) -> None:
         """Adds what the parts match in one folder: files, and folders to be walked."""

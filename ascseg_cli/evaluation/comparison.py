@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ascseg_cli.errors import DataError
-from ascseg_cli.evaluation.bootstrap import Plan, grouped, intervals
+from ascseg_cli.evaluation.bootstrap import Plan, Ratio, grouped, intervals
 from ascseg_cli.evaluation.metrics import METRICS
 from ascseg_cli.evaluation.table import Table
 
@@ -51,40 +51,52 @@ class Comparison:
 
 def compare(here: Table, there: Table, plan: Plan, groups: np.ndarray | None, scale: float) -> Comparison:
     """Paired by name. groups: of the images of `here`. Raises DataError where no image is in both."""
-    places = {name: place for place, name in enumerate(there.names)}
-    mine = np.array([i for i, name in enumerate(here.names) if name in places], np.intp)
+    mine, theirs = _in_both(here, there)
     if not len(mine):
         raise DataError("no image is in both sets of predictions that are compared", "both need the same names")
-    theirs = np.array([places[here.names[i]] for i in mine], np.intp)
     units = None if groups is None else np.unique(groups[mine], return_inverse=True)[1]
     names = [name for name in here.metrics if name in there.metrics]
-    pairs = [(here.filled(name, scale)[mine], there.filled(name, scale)[theirs]) for name in names]
-    differences = {name: _difference(name, a - b, units, plan) for name, (a, b) in zip(names, pairs)}
-    return Comparison(
-        {name: one for name, one in differences.items() if one is not None},
-        len(mine), len(here) - len(mine), len(there) - len(mine),
-    )  # fmt: skip
+    columns = np.empty((len(mine), 2 * len(names)))  # of each metric: values, 0 where undefined; 1 where defined
+    for i, name in enumerate(names):
+        values = here.filled(name, scale)[mine] - there.filled(name, scale)[theirs]
+        defined = ~np.isnan(values)
+        columns[:, 2 * i], columns[:, 2 * i + 1] = np.where(defined, values, 0.0), defined
+    of_units = grouped(columns, units)
+    bounds = intervals(of_units, [Ratio((2 * i,), (2 * i + 1,)) for i in range(len(names))], plan)
+    differences = {
+        name: _difference(name, columns[:, 2 * i : 2 * i + 2], of_units[:, 2 * i : 2 * i + 2], bounds[i])
+        for i, name in enumerate(names)
+        if columns[:, 2 * i + 1].any()
+    }
+    return Comparison(differences, len(mine), len(here) - len(mine), len(there) - len(mine))
 
 
-def _difference(name: str, values: np.ndarray, units: np.ndarray | None, plan: Plan) -> Difference | None:
-    defined = ~np.isnan(values)
-    if not defined.any():
-        return None
-    tops = grouped(np.where(defined, values, 0.0)[:, None], units)
-    bottoms = grouped(defined[:, None].astype(float), units)
-    low, high = intervals(tops, bottoms, plan)[0] or (None, None)
-    of_units = (tops[bottoms > 0] / bottoms[bottoms > 0]).ravel()
+def _in_both(here: Table, there: Table) -> tuple[np.ndarray, np.ndarray]:
+    """The places of the images that both tables have, in each of them, in the order of `here`."""
+    places = {name: place for place, name in enumerate(there.names)}
+    theirs = np.array([places.get(name, -1) for name in here.names], np.intp)
+    mine = np.flatnonzero(theirs >= 0)
+    return mine, theirs[mine]
+
+
+def _difference(
+    name: str, columns: np.ndarray, of_units: np.ndarray, bounds: tuple[float, float] | None
+) -> Difference:
+    """columns, of_units: (images, 2) and (units, 2), a metric's differences and where they are defined."""
+    tops, bottoms = of_units.T
     sign = 1 if METRICS[name].rising else -1
-    p_value, effect = signed_rank(of_units)
+    better = sign * columns[columns[:, 1] > 0, 0]
+    low, high = bounds or (None, None)
+    p_value, effect = signed_rank(tops[bottoms > 0] / bottoms[bottoms > 0])
     return Difference(
         mean=float(tops.sum() / bottoms.sum()),
         low=low,
         high=high,
         p_value=p_value,
         effect=None if effect is None else sign * effect,
-        better=int((sign * values[defined] > 0).sum()),
-        worse=int((sign * values[defined] < 0).sum()),
-        equal=int((values[defined] == 0).sum()),
+        better=int((better > 0).sum()),
+        worse=int((better < 0).sum()),
+        equal=int((better == 0).sum()),
     )
 
 

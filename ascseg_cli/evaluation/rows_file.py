@@ -33,11 +33,10 @@ def read_rows(path: Path) -> Table:
     """The table that `write_rows` wrote. Raises DataError for any other file."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        measured = rows and "brier" in rows[0]
-        table = Table(with_probabilities=bool(measured))
-        for row in rows:
-            table.add(_scored(row, table.metrics))
+            rows = csv.DictReader(file)
+            table = Table(with_probabilities="brier" in (rows.fieldnames or ()))
+            for row in rows:
+                table.add(_scored(row, table.metrics))
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror or error}") from error
     except (KeyError, ValueError, TypeError, csv.Error) as error:

@@ -12,8 +12,8 @@ from ascseg_cli.data.decode import MAX_PIXELS, foreground, read_samples
 from ascseg_cli.data.mask_values import mask_kind
 from ascseg_cli.errors import AscsegError, InputError
 from ascseg_cli.evaluation import metrics, probabilities
+from ascseg_cli.evaluation.mask_pairs import MaskPair
 from ascseg_cli.evaluation.metrics import Counts, Ruler
-from ascseg_cli.evaluation.pairing import MaskPair
 from ascseg_cli.evaluation.probabilities import Reliability
 
 Watch = Callable[[str, np.ndarray, np.ndarray], None]  # is shown each scored image: name, prediction, truth

@@ -1,4 +1,4 @@
-"""The figures of all images, column by column: a few hundred bytes an image, so that 100,000 fit anywhere."""
+"""The figures of all images: 8 bytes each beside their names, so that 100,000 images fit anywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ascseg_cli.evaluation.metrics import MASK_METRICS, METRICS, Counts, case_of
+from ascseg_cli.evaluation.packed import Texts
 from ascseg_cli.evaluation.probabilities import Reliability
 from ascseg_cli.evaluation.scoring import Scored, Unscored
 
@@ -27,7 +28,7 @@ class Table:
 
     def __init__(self, *, with_probabilities: bool = False) -> None:
         self.metrics = tuple(METRICS) if with_probabilities else MASK_METRICS
-        self.names: list[str] = []
+        self.names = Texts()
         self.unscored: list[Unscored] = []
         self.grey = 0
         self.reliability = Reliability.empty() if with_probabilities else None
@@ -55,14 +56,15 @@ class Table:
         """The table of some of the images, kept (n,) bool. Its calibration counts can't be parted and are gone."""
         some = Table(with_probabilities=self.reliability is not None)
         some.reliability = None
-        some.names = [name for name, keep in zip(self.names, kept) if keep]
-        some._numbers = array("d", self._matrix()[kept].ravel())
+        for place in np.flatnonzero(kept).tolist():
+            some.names.append(self.names[place])
+            some._numbers.extend(self._row(place))
         return some
 
     def column(self, name: str) -> np.ndarray:
         """(n,) float64 of a metric, NaN where undefined, or of one of height, width, tp, fp, fn, tn."""
         place = (*_PIXELS, *self.metrics).index(name)
-        return self._matrix()[:, place]
+        return np.array(memoryview(self._numbers)[place :: self._width])
 
     def filled(self, name: str, scale: float) -> np.ndarray:
         """The column as it goes into means: where one mask is empty, distances are the image's diagonal.
@@ -79,9 +81,10 @@ class Table:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One object an image, as in `--json`: the name, every metric (None where undefined), counts and case."""
-        for name, row in zip(self.names, self._matrix()):
-            height, width, *pixels = (int(value) for value in row[: len(_PIXELS)])
-            values = (None if math.isnan(value) else value for value in row[len(_PIXELS) :].tolist())
+        for place, name in enumerate(self.names):
+            row = self._row(place)
+            height, width, *pixels = map(int, row[: len(_PIXELS)])
+            values = (None if math.isnan(value) else value for value in row[len(_PIXELS) :])
             counts = Counts(*pixels)
             yield {
                 "name": name,
@@ -95,6 +98,5 @@ class Table:
                 "tn": counts.tn,
             }
 
-    def _matrix(self) -> np.ndarray:
-        """(n, columns), a copy: an array that numpy looks at couldn't grow any more."""
-        return np.array(self._numbers, np.float64).reshape(-1, self._width)
+    def _row(self, place: int) -> array[float]:
+        return self._numbers[place * self._width : (place + 1) * self._width]

@@ -33,7 +33,7 @@ def write(path: Path, title: str, whole: Evaluation, album: Album, origin: Origi
 
 def _worst_first(whole: Evaluation) -> np.ndarray:
     """Places of the images by Dice, then HD95, then name."""
-    by_name = np.argsort(np.argsort(np.array(whole.table.names, dtype=object), kind="stable"))
+    by_name = np.argsort(np.argsort(np.array(list(whole.table.names), dtype=object), kind="stable"))
     far = whole.table.filled("hd95", whole.ruler.scale)
     return np.lexsort((by_name, -far, whole.table.column("dice")))
 

@@ -116,6 +116,7 @@ class EarlierRun:
 def kinds(folder: Path) -> Iterator[tuple[str, bytes, Read]]:
     """(kind, a whole file, what reads it)"""
     pairs = [Pair(Path(f"images/a/{n}.png"), (Path(f"masks/{n}.png"),)) for n in range(6)]
+    images = [str(pair.image) for pair in pairs]
     given = {**configuration.defaults(100, "folders", None), "data": "photos"}
     settings = configuration.to_toml(configuration.resolve(given, {}))
 
@@ -128,7 +129,7 @@ def kinds(folder: Path) -> Iterator[tuple[str, bytes, Read]]:
     split = "image,part\n" + "".join(f"a/{n}.png,{PARTS[n % 3]}\n" for n in range(6))
     yield "split file", split.encode(), lambda path: read_split(path, pairs)
     table = "image,patient\n" + "".join(f'a/{n}.png,"p, {n // 2}"\n' for n in range(6))
-    yield "table", table.encode(), lambda path: rows_of(path, read_table(path, "patient"), pairs)
+    yield "table", table.encode(), lambda path: rows_of(path, read_table(path, "patient"), images)
     yield "evaluation rows", _evaluation_rows(), read_rows
 
     def listed(path: Path) -> None:

@@ -33,9 +33,6 @@ class Form:
     core_only: bool = False
 
 
-DEFAULT = Form()
-
-
 def texts(checkpoint: Checkpoint, form: Form) -> dict[str, str]:
     """The texts inside the file, by key: the weights' own metadata, and what was made of them."""
     return {KEY: checkpoint.metadata.to_json(), KEY_EXPORT: record(checkpoint, form).model_dump_json()}

@@ -59,7 +59,9 @@ def _without_torch(name: str) -> Check:
         remedy = "install torch; or, to predict and evaluate: pip install onnx onnxruntime (extra `export`)"
         return Check(name, "broken", detail, remedy)
     what = "exported files" if importlib.util.find_spec("onnx") is None else "weights and exported files"
-    return Check(name, "missing", detail, f"predict and evaluate run {what} on onnxruntime; else install torch")
+    return Check(
+        name, "missing", detail, f"predict and evaluate run {what} on onnxruntime; install torch for the rest"
+    )
 
 
 def _versions() -> Iterator[Check]:

@@ -44,13 +44,15 @@ class UnknownBackendError(BackendError, UsageError):
 
 
 class MissingTorchError(BackendError):
-    """torch can't be imported, and what was asked for needs it."""
+    """torch can't be imported, and `what` was asked for needs it."""
 
-    def __init__(self, reason: ImportError | OSError) -> None:
-        super().__init__(
-            f"this needs torch, which can't be imported: {reason}",
-            "install torch; or give predict and evaluate --weights FILE.onnx, made by `ascseg export` elsewhere",
-        )
+    def __init__(
+        self,
+        reason: ImportError | OSError,
+        what: str = "this",
+        hint: str = "install torch; or, to predict and evaluate: pip install onnx onnxruntime (extra `export`)",
+    ) -> None:
+        super().__init__(f"{what} needs torch, which can't be imported: {reason}", hint)
 
 
 class UnknownWeightsError(WeightsError, UsageError):

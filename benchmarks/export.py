@@ -25,8 +25,8 @@ from cpu import hardware, simd  # noqa: E402
 from cpu_runs import EXAMPLES, Times, take_turns  # noqa: E402
 
 from ascseg_cli.data.decode import read_pixels  # noqa: E402
-from ascseg_cli.exporting.form import Form, texts  # noqa: E402
-from ascseg_cli.exporting.to_onnx import file  # noqa: E402
+from ascseg_cli.graphs.form import Form, texts  # noqa: E402
+from ascseg_cli.graphs.to_onnx import file  # noqa: E402
 from ascseg_cli.inference.engine import open_engine  # noqa: E402
 from ascseg_cli.inference.tta import predict_probability  # noqa: E402
 from ascseg_cli.network.checkpoint import read  # noqa: E402

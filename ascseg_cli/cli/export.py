@@ -39,7 +39,7 @@ def export(
     from ascseg_cli.cli import say
     from ascseg_cli.cli.predict import weights_file
     from ascseg_cli.exporting.export import check_format, export
-    from ascseg_cli.exporting.form import form_of
+    from ascseg_cli.graphs.form import form_of
 
     check_format(kind)
     form = form_of(kind, opset, precision, export_options.parse_static(static), core_only)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ascseg_cli.cli import evaluation, say
 from ascseg_cli.cli.evaluation import Order
-from ascseg_cli.cli.prediction import say_alone
+from ascseg_cli.cli.prediction import say_alone, say_engine
 from ascseg_cli.data.discover import Item
 from ascseg_cli.data.layouts import Dataset, open_dataset
 from ascseg_cli.data.naming import output_stems
@@ -57,12 +57,12 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
         precision=network.precision,
     )
     threshold = engine.metadata.threshold if network.threshold is None else network.threshold
+    say_engine(engine, quiet=order.quiet, more=f", threshold {threshold:g}")
     if not order.quiet:
-        say("note", f"{metadata.name} on {engine.device}, backend {engine.backend}, threshold {threshold:g}")
         say_alone(engine, network.batch_size)
     settings = {
         "data": str(data), "part": part, "weights": metadata.name, "weights_sha256": engine.weights_sha256,
-        "threshold": threshold, "tta": network.tta, "precision": network.precision,
+        "threshold": threshold, "tta": network.tta, "precision": network.precision, "backend": engine.backend,
     }  # fmt: skip
     with evaluation.album_for(order, len(named)) as album:
         watch = evaluation.watching(album, {name: pair.image for name, pair in named.items()})

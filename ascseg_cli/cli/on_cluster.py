@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ascseg_cli.cli import say
-from ascseg_cli.cli.prediction import Order, segment
+from ascseg_cli.cli.prediction import Order, say_engine, segment
 from ascseg_cli.cluster.connection import connected
 from ascseg_cli.cluster.crew import hire, threads_of_a_worker
 from ascseg_cli.cluster.worker import Job
@@ -31,10 +31,10 @@ def segment_on_cluster(found: Found, order: Order) -> int:
         )
         crew = hire(ray, job, lambda text: say("warning", text))
         crew.gather()
+        say_engine(crew.described, quiet=order.quiet)
         if not order.quiet:
-            who, machines = crew.described, sum(node["Alive"] for node in ray.nodes())
+            machines = sum(node["Alive"] for node in ray.nodes())
             team = f"{_count(crew.workers, 'worker')} of {_count(threads, 'thread')}"
-            say("note", f"{who.metadata.name} on {who.device}, backend {who.backend}")
             say("note", f"{team} in a Ray cluster of {_count(machines, 'machine')}")
         items = tuple(replace(item, path=_absolute(item.path)) for item in found.items)
         return segment(replace(found, items=items), crew, replace(order, threads=threads))

@@ -68,7 +68,9 @@ MinArea = Annotated[int, _option(_HOW, "--min-area", value="PIXELS", words="Then
 KeepLargest = Annotated[bool, _option(_HOW, "--keep-largest", words="Then keep only the largest component.")]
 
 Device = Annotated[str, _option(_RUN, "--device", value="NAME", words="auto, cpu, cuda, cuda:N or mps.")]
-Backend = Annotated[str, _option(_RUN, "--backend", value="NAME", words="auto, reference, cpu, gpu or mamba_ssm.")]
+Backend = Annotated[
+    str, _option(_RUN, "--backend", value="NAME", words="auto, reference, cpu, gpu, mamba_ssm or onnxruntime.")
+]
 Precision = Annotated[
     str, _option(_RUN, "--precision", value="NAME", words="float32; faster on a GPU: tf32 or bfloat16.")
 ]

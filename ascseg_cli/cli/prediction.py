@@ -18,7 +18,7 @@ from ascseg_cli.data.remote import Place, place_of
 from ascseg_cli.errors import DataError, OutputError, UsageError
 from ascseg_cli.inference import claim
 from ascseg_cli.inference.destination import destination
-from ascseg_cli.inference.engine import Engine, open_engine
+from ascseg_cli.inference.engine import NO_TORCH, Described, Engine, open_engine
 from ascseg_cli.inference.outputs import json_bytes
 from ascseg_cli.inference.performer import Performer
 from ascseg_cli.inference.results import Result
@@ -150,14 +150,22 @@ def open_named_engine(order: Order) -> Engine:
         threads=order.thread_count,
         precision=order.settings.precision,
     )
+    say_engine(engine, quiet=order.quiet)
     if not order.quiet:
-        say("note", f"{engine.metadata.name} on {engine.device}, backend {engine.backend}")
         if engine.first_wait:
             say("note", f"the kernels are being compiled for this machine, once: about {engine.first_wait}")
         say_alone(engine, order.settings.batch_size)
-    if engine.backend_note:
-        say("warning", f"the slow backend {engine.backend} runs: {engine.backend_note}")
     return engine
+
+
+def say_engine(engine: Described, *, quiet: bool, more: str = "") -> None:
+    """Say what runs, and why where something slower than usual has to; more: said beside it."""
+    why = engine.backend_note
+    if not quiet:
+        reason = f", since {why}" if why == NO_TORCH else ""
+        say("note", f"{engine.metadata.name} on {engine.device}, backend {engine.backend}{more}{reason}")
+    if why not in ("", NO_TORCH):
+        say("warning", f"the slow backend {engine.backend} runs: {why}")
 
 
 def say_alone(engine: Engine, batch_size: int | None) -> None:

@@ -31,6 +31,7 @@ def write(order: Order, found: Found, outputs: Destination, engine: Described, n
             "weights": engine.metadata.name,
             "weights_sha256": engine.weights_sha256,
             **order.settings.of_results(),
+            "backend": engine.backend,
         }
         origin = Origin(from_scratch(order.arguments), settings)
         review.write(order.report, engine.metadata.name, noted, album, origin)

@@ -194,7 +194,7 @@ class _Standing(Earlier):
     """`Earlier` of one shard: does nothing over before the leader has taken back the record of what was done."""
 
     def __init__(self, records: _Told, outputs: Any, job: Job, engine: Engine, shard: Shard) -> None:
-        fingerprint = job.settings.fingerprint(engine.weights_sha256)
+        fingerprint = job.settings.fingerprint(engine.weights_sha256, engine.backend)
         super().__init__(records, outputs, job.settings.save, fingerprint)
         self._records, self._redo = records, shard.redo
 

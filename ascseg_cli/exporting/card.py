@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ascseg_cli import __version__
 from ascseg_cli.exporting.comparison import Verdict
-from ascseg_cli.exporting.form import Form
+from ascseg_cli.graphs.form import Form
 from ascseg_cli.network.checkpoint import Checkpoint
 
 

@@ -16,14 +16,14 @@ from typing import Any
 from ascseg_cli.errors import MissingExtraError, UsageError
 from ascseg_cli.exporting import card
 from ascseg_cli.exporting.comparison import Verdict
-from ascseg_cli.exporting.form import Form, record, texts
 from ascseg_cli.exporting.pictures import Picture, pictures
 from ascseg_cli.exporting.verification import verify
+from ascseg_cli.graphs.form import Form, record, texts
 from ascseg_cli.network.checkpoint import Checkpoint, read
 from ascseg_cli.network.exported import is_exported
 from ascseg_cli.whole_file import write_whole
 
-WRITERS = {"onnx": "ascseg_cli.exporting.to_onnx.file", "pt2": "ascseg_cli.exporting.to_torch.file"}
+WRITERS = {"onnx": "ascseg_cli.graphs.to_onnx.file", "pt2": "ascseg_cli.graphs.to_torch.file"}
 
 
 @dataclass(frozen=True)

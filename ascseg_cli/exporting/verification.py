@@ -14,8 +14,8 @@ import numpy as np
 from ascseg_cli.data.preprocess import prepare
 from ascseg_cli.errors import ExportError
 from ascseg_cli.exporting.comparison import LIMITS, Verdict, compared
-from ascseg_cli.exporting.form import Form
 from ascseg_cli.exporting.pictures import Picture
+from ascseg_cli.graphs.form import Form
 from ascseg_cli.inference.engine import Engine
 from ascseg_cli.inference.threads import usable_threads
 from ascseg_cli.inference.tta import predict_probability, prepared

@@ -46,13 +46,22 @@ def diagnose() -> Iterator[Check]:
             yield from check()
         except Exception as error:  # a broken installation may raise anything; the report must go on
             if isinstance(error, ImportError) and error.name == "torch":
-                yield Check(
-                    name, "missing", "torch isn't installed", "exported files run without it; else install it"
-                )
+                yield _without_torch(name)
                 continue
             yield Check(
                 name, "broken", f"{type(error).__name__}: {error}", "reinstall ascseg in a new environment"
             )
+
+
+def _without_torch(name: str) -> Check:
+    detail = "torch isn't installed"
+    if importlib.util.find_spec("onnxruntime") is None:
+        remedy = "install torch; or, to predict and evaluate: pip install onnx onnxruntime (extra `export`)"
+        return Check(name, "broken", detail, remedy)
+    what = "exported files" if importlib.util.find_spec("onnx") is None else "weights and exported files"
+    return Check(
+        name, "missing", detail, f"predict and evaluate run {what} on onnxruntime; install torch for the rest"
+    )
 
 
 def _versions() -> Iterator[Check]:

@@ -1,7 +1,7 @@
-"""What turns pictures into probabilities: a weights file in torch, or an exported file in onnxruntime.
+"""What turns pictures into probabilities: torch with our kernels, or onnxruntime.
 
-The rest of a run sees only `Engine`. Which of the two a file needs is told by its name, and neither package is
-imported for the other's files.
+The rest of a run sees only `Engine`. An exported file, known by its name, runs in onnxruntime. So do weights where
+torch isn't installed or the user says so, else in torch: which is faster is never asked. Only one is imported.
 """
 
 from __future__ import annotations
@@ -13,16 +13,23 @@ from typing import Protocol
 
 import numpy as np
 
-from ascseg_cli.errors import BackendError, MissingTorchError, UnknownBackendError, UsageError
+from ascseg_cli.errors import UnknownBackendError, UsageError
+from ascseg_cli.kernels.backend import NAMES
 from ascseg_cli.network import checkpoint, exported
 from ascseg_cli.network.metadata import Metadata
 
 # How numbers are stored and multiplied: exactly; multiplied with 10 bits behind the point; stored with 7 as well
 PRECISIONS = ("float32", "tf32", "bfloat16")
+ONNXRUNTIME = "onnxruntime"  # the one backend that isn't torch's
+BACKENDS = (*NAMES, ONNXRUNTIME)
+NO_TORCH = "torch isn't installed"  # why onnxruntime runs weights, as `backend_note` says it
 
 
 class Described(Protocol):
-    """What run.json tells of a loaded network, wherever it is loaded."""
+    """What run.json tells of a loaded network, wherever it is loaded.
+
+    backend_note  why this backend runs though another was to be expected; else empty
+    """
 
     metadata: Metadata
     weights_sha256: str
@@ -67,6 +74,12 @@ def check_device_name(wanted: str) -> None:
         raise UnknownBackendError(f"device {wanted!r} is unknown", "choose auto, cpu, cuda, cuda:N or mps")
 
 
+def check_backend_name(wanted: str) -> None:
+    """Raise UnknownBackendError unless there could be a backend of that name."""
+    if wanted not in BACKENDS:
+        raise UnknownBackendError(f"backend {wanted!r} is unknown", f"choose one of: {', '.join(BACKENDS)}")
+
+
 def read_metadata(weights: Path) -> Metadata:
     """What a weights file or an exported file says of itself. Raises WeightsError."""
     return exported.read(weights).metadata if exported.is_exported(weights) else checkpoint.read_metadata(weights)
@@ -82,8 +95,8 @@ def open_engine(
 ) -> Engine:
     """Load a weights file, or an exported file (`*.onnx`), onto a device.
 
-    device     auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:N, mps; exported: auto or cpu
-    backend    one of kernels.backend.NAMES; exported: auto or onnxruntime
+    device     auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:N, mps; in onnxruntime: auto or cpu
+    backend    one of BACKENDS; auto: of torch's the fastest, or onnxruntime where torch can't be imported
     threads    of the network; None: torch's own number, or what the process may use
     precision  one of PRECISIONS; all but float32 only on a GPU, with the backend gpu
     Raises WeightsError, BackendError, MissingExtraError, UsageError.
@@ -92,21 +105,28 @@ def open_engine(
         raise UsageError(f"threads is {threads}; it must be 1 or more")
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r} is unknown", f"choose {', '.join(PRECISIONS)}")
+    check_device_name(device)
+    check_backend_name(backend)
     if exported.is_exported(weights):
-        from ascseg_cli.inference.onnx_engine import OnnxEngine, check_choices
+        from ascseg_cli.inference.onnx_choice import open_exported
 
-        check_choices(device, backend, precision)
-        return OnnxEngine(exported.read(weights), where=str(weights), threads=threads)
-    content = checkpoint.read(weights)
-    if backend == "onnxruntime":
-        raise BackendError(
-            f"backend onnxruntime runs exported files; {weights} is none",
-            f"run: ascseg export --weights {weights} --format onnx, and give that file",
+        return open_exported(weights, device=device, backend=backend, precision=precision, threads=threads)
+    content, lack = checkpoint.read(weights), None if backend == ONNXRUNTIME else _lack_of_torch()
+    if backend == ONNXRUNTIME or lack is not None:
+        from ascseg_cli.inference.onnx_choice import open_weights
+
+        return open_weights(
+            content, weights, lack, device=device, backend=backend, precision=precision, threads=threads
         )
-    try:
-        import torch  # noqa: F401
-    except (ImportError, OSError) as error:
-        raise MissingTorchError(error) from error
     from ascseg_cli.inference.torch_engine import TorchEngine
 
     return TorchEngine(content, device=device, backend=backend, precision=precision, threads=threads)
+
+
+def _lack_of_torch() -> ImportError | OSError | None:
+    """Why torch can't be imported; None where it can."""
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: it is there, but a library that it loads is not
+        return error
+    return None

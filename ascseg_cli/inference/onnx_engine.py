@@ -1,54 +1,67 @@
-"""An exported file in onnxruntime, on the CPU; without torch."""
+"""A network as an ONNX graph in onnxruntime, on the CPU; without torch."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ascseg_cli.errors import (
-    BackendError,
     DeviceMemoryError,
     InputError,
     MissingExtraError,
-    UnknownBackendError,
     WeightsError,
 )
-from ascseg_cli.inference.engine import check_device_name
+from ascseg_cli.inference.engine import ONNXRUNTIME
 from ascseg_cli.inference.threads import usable_threads
 from ascseg_cli.inference.tta import prepared
-from ascseg_cli.kernels.backend import NAMES
 from ascseg_cli.network.exported import Exported
 
 if TYPE_CHECKING:
     import onnxruntime
 
-BACKEND = "onnxruntime"
-_ORIGIN = "or give the weights that the file was exported from"
 _INPUT, _OUTPUT = "image", "probability"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a graph comes from.
+
+    where   the name of what the user gave, for errors
+    sha256  of that
+    again   what to do where the graph can't be run
+    note    why onnxruntime runs it, where that isn't what the user asked for
+    """
+
+    where: str
+    sha256: str
+    again: str
+    note: str = ""
+
+
 class OnnxEngine:
-    """A file that `ascseg export` wrote: pictures in, probabilities in their own size out.
+    """A file of the form that `ascseg export` writes: pictures in, probabilities in their own size out.
 
     One image is one pass, so that its result can't depend on others. A file of the network alone (`--core-only`)
-    takes prepared images, which are made and turned back as for weights.
+    takes prepared images, which are made and turned back as for torch.
 
-    where    the file's name in errors
+    origin   of the graph
     threads  of one pass, or of all passes that run at once; None: what the process may use
     Raises WeightsError where onnxruntime can't run the file, MissingExtraError without onnxruntime.
     """
 
-    backend, backend_note, device, first_wait = BACKEND, "", "cpu", ""
+    backend, device, first_wait = ONNXRUNTIME, "cpu", ""
     takes_several = True
 
-    def __init__(self, file: Exported, *, where: str, threads: int | None) -> None:
-        self.metadata, self.weights_sha256 = file.metadata, file.sha256
+    def __init__(self, file: Exported, origin: Origin, *, threads: int | None) -> None:
+        self.metadata, self.weights_sha256 = file.metadata, origin.sha256
+        self.backend_note = origin.note
         self.takes_pixels = not file.record.core_only
-        self._file, self._where = file, where
+        self._file, self._origin = file, origin
         self._threads = threads or usable_threads()
         self._session = self._open(self._threads)
         self._check()
@@ -84,10 +97,11 @@ class OnnxEngine:
             if "bad_alloc" in str(error) or "allocate memory" in str(error):
                 h, w = image.shape[:2]
                 raise DeviceMemoryError(f"not enough memory for this image ({h}×{w} px)") from error
-            raise WeightsError(f"{self._where} can't be run: {_brief(error)}", "export it again") from error
+            words = f"{self._origin.where} can't be run: {_brief(error)}"
+            raise WeightsError(words, self._origin.again) from error
         wanted = (1, *(image.shape[:2] if self.takes_pixels else image.shape[1:]))
         if probability.shape != wanted:
-            raise WeightsError(f"{self._where}: its probabilities are {probability.shape}, not {wanted}")
+            raise WeightsError(f"{self._origin.where}: its probabilities are {probability.shape}, not {wanted}")
         return np.asarray(probability)
 
     @contextlib.contextmanager
@@ -118,45 +132,27 @@ class OnnxEngine:
         except Exception as error:  # its exceptions share no class of their own
             version = onnxruntime.__version__
             raise WeightsError(
-                f"{self._where}: onnxruntime {version} can't load it: {_brief(error)}",
-                "files need onnxruntime 1.25 or newer; if it is, export the file again",
+                f"{self._origin.where}: onnxruntime {version} can't load it: {_brief(error)}",
+                f"it takes onnxruntime 1.25 or newer; if that is here, {self._origin.again}",
             ) from error
 
     def _check(self) -> None:
         """Raise WeightsError unless inputs and outputs are what the file's record says."""
+        where = self._origin.where
         wanted = ("tensor(uint8)", 4) if self.takes_pixels else ("tensor(float)", 4)
         got = {value.name: (value.type, len(value.shape)) for value in self._session.get_inputs()}
         if got != {_INPUT: wanted}:
-            raise WeightsError(f"{self._where}: its inputs are {_words(got)}, not {_words({_INPUT: wanted})}")
+            raise WeightsError(f"{where}: its inputs are {_words(got)}, not {_words({_INPUT: wanted})}")
         size, own = self._file.record.static, self.metadata.preprocessing.size
         if not self.takes_pixels and size not in (None, own):
             raise WeightsError(
-                f"{self._where}: its network takes {size[0]}×{size[1]} px, "
+                f"{where}: its network takes {size[0]}×{size[1]} px, "
                 f"but its metadata prepares {own[0]}×{own[1]} px"
             )
         outputs = {value.name: (value.type, len(value.shape)) for value in self._session.get_outputs()}
         if outputs.get(_OUTPUT) != ("tensor(float)", 3):
             wanted_words = _words({_OUTPUT: ("tensor(float)", 3)})
-            raise WeightsError(f"{self._where}: its outputs are {_words(outputs)}, not {wanted_words}")
-
-
-def check_choices(device: str, backend: str, precision: str) -> None:
-    """Raise BackendError for what exported files can't be run with."""
-    check_device_name(device)
-    if device not in ("auto", "cpu"):
-        raise BackendError(
-            f"device {device!r} can't be used: exported files run on the CPU",
-            f"leave --device out, {_ORIGIN}",
-        )
-    if backend not in ("auto", BACKEND):
-        if backend not in NAMES:
-            known = ", ".join([*NAMES, BACKEND])
-            raise UnknownBackendError(f"backend {backend!r} is unknown", f"choose one of: {known}")
-        words = f"backend {backend} can't be used: exported files are run by {BACKEND}"
-        raise BackendError(words, f"leave --backend out, {_ORIGIN}")
-    if precision != "float32":
-        words = f"precision {precision} can't be chosen: an exported file keeps the one that it was exported with"
-        raise BackendError(words, f"leave --precision out, {_ORIGIN}")
+            raise WeightsError(f"{where}: its outputs are {_words(outputs)}, not {wanted_words}")
 
 
 def _brief(error: Exception) -> str:

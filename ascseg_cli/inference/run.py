@@ -126,7 +126,7 @@ class Run:
         if changes and len(journal):
             self._warn(f"the earlier run was made otherwise ({', '.join(changes)}); its images are done again")
         self._say_who_left(journal)
-        fingerprint = self._settings.fingerprint(self._described.weights_sha256)
+        fingerprint = self._settings.fingerprint(self._described.weights_sha256, self._described.backend)
         return Earlier(journal, self._outputs, self._settings.save, fingerprint)
 
     def _say_who_left(self, journal: KeptRecords) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ascseg_cli.inference.claim import RUN
 from ascseg_cli.inference.destination import Destination
-from ascseg_cli.inference.engine import Described
+from ascseg_cli.inference.engine import ONNXRUNTIME, Described
 from ascseg_cli.inference.outputs import json_bytes
 from ascseg_cli.inference.settings import Settings
 from ascseg_cli.versions import versions
@@ -86,6 +86,9 @@ class RunRecord:
         before = theirs.get("weights", {})
         if before.get("sha256", ours["weights"]["sha256"]) != ours["weights"]["sha256"]:
             changes.insert(0, f"weights {_brief(before)} → {_brief(ours['weights'])}")
+        backends = theirs.get("backend", ours["backend"]), ours["backend"]
+        if ONNXRUNTIME in backends and backends[0] != backends[1]:
+            changes.append("backend {} → {}".format(*backends))
         return changes
 
     def _write(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ascseg_cli.data.decode import MAX_PIXELS
 from ascseg_cli.errors import UsageError
+from ascseg_cli.inference.engine import ONNXRUNTIME
 from ascseg_cli.inference.postprocess import Cleaning
 
 KINDS = ("masks", "overlays", "probabilities", "polygons")
@@ -56,9 +57,13 @@ class Settings:
             "precision": self.precision,
         }
 
-    def fingerprint(self, weights_sha256: str) -> str:
-        """The same for two runs whose results can stand in one folder, another for any others."""
-        text = json.dumps([RESULTS, weights_sha256, self.of_results()], sort_keys=True)
+    def fingerprint(self, weights_sha256: str, backend: str) -> str:
+        """The same for two runs whose results can stand in one folder, another for any others.
+
+        All of torch's backends are one here; onnxruntime computes from weights that were folded beforehand.
+        """
+        runtime = ONNXRUNTIME if backend == ONNXRUNTIME else "torch"
+        text = json.dumps([RESULTS, weights_sha256, runtime, self.of_results()], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 

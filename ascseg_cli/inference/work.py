@@ -69,7 +69,7 @@ class Work:
     ) -> None:
         self._engine, self._settings, self._outputs, self._journal = engine, settings, outputs, journal
         self._decoders, self._earlier, self._watch = decoders, earlier, watch
-        self._fingerprint = settings.fingerprint(engine.weights_sha256)
+        self._fingerprint = settings.fingerprint(engine.weights_sha256, engine.backend)
         self.full: OutputError | None = None
         self.bug: Exception | None = None
 

@@ -66,7 +66,11 @@ def is_exported(path: Path) -> bool:
 
 def read(path: Path) -> Exported:
     """Read a file that `ascseg export` wrote. Raises WeightsError where it is missing, damaged or not ours."""
-    content = file_content(path, "an exported file")
+    return parse(file_content(path, "an exported file"), path)
+
+
+def parse(content: bytes, path: Path) -> Exported:
+    """The same of a file's bytes; errors call them `path`. Raises WeightsError."""
     try:
         fields = list(_fields(content))
         texts = dict(_text(value) for number, value in fields if number == _METADATA)

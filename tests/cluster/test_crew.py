@@ -186,6 +186,22 @@ def test_a_worker_refuses_in_words_and_notices_another_machine_s_folder(tmp_path
     worker._held.close()
 
 
+def test_workers_on_torch_and_on_onnxruntime_are_of_different_kinds(tmp_path: Path, drawn_weights: Path) -> None:
+    """So that the images of one run are never shared between them."""
+    pytest.importorskip("onnxruntime", reason="it runs the weights of the second worker")
+    kinds = []
+    for backend in ("cpu", "onnxruntime", "onnxruntime"):
+        worker, weights = Worker(), drawn_weights.read_bytes()
+        who = worker.introduce(
+            Job(weights, drawn_weights.name, Settings(0.5), tmp_path, "auto", backend, 1, resume=False)
+        )
+        worker._held.close()
+        assert isinstance(who, Introduction)
+        assert who.backend == backend
+        kinds.append(who.kind)
+    assert kinds[0] != kinds[1] == kinds[2]
+
+
 @pytest.mark.parametrize("parts", [1, 3, 8])
 def test_shards_share_the_images_evenly_and_by_name_alone(parts: int) -> None:
     shards = divide(list(enumerate(ITEMS)), parts)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ascseg_cli.network import exported
 from ascseg_cli.network.metadata import Metadata, Preprocessing
@@ -118,3 +119,14 @@ def pictures() -> list[np.ndarray]:
     """Four pictures (h, w, 3) uint8 of several sizes."""
     rng = np.random.default_rng(5)
     return [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((40, 60), (33, 91), (64, 64), (40, 60))]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, pictures: list[np.ndarray]) -> Path:
+    """Four pictures in two folders, and a damaged one."""
+    folder = tmp_path / "photos"
+    (folder / "환자 1").mkdir(parents=True)
+    for name, pixels in zip(("a.png", "b.png", "환자 1/사진.png", "환자 1/a.png"), pictures):
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "z_cut.png").write_bytes((folder / "a.png").read_bytes()[:500])
+    return folder

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -19,13 +20,11 @@ from ascseg_cli.errors import AscsegError, UsageError
 from ascseg_cli.exporting import export as exporting
 from ascseg_cli.exporting import verification
 from ascseg_cli.exporting.comparison import Limits, Verdict, compared
-from ascseg_cli.exporting.to_onnx import file as onnx_file
+from ascseg_cli.graphs.to_onnx import file as onnx_file
 from ascseg_cli.inference.engine import open_engine
 from ascseg_cli.inference.tta import predict_probability
 from ascseg_cli.network.checkpoint import read_metadata
 from ascseg_cli.weights.store import locate
-
-from .conftest import run_model
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +64,8 @@ def test_the_file_stands_with_card_and_report(run: Run, tmp_path: Path, drawn_we
     card = (tmp_path / "drawn.onnx.md").read_text(encoding="utf-8")
     assert report["sha256"] in card
     image = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    (got,) = run_model((tmp_path / "drawn.onnx").read_bytes(), "probability", image=image[None])
+    session = onnxruntime.InferenceSession(str(tmp_path / "drawn.onnx"), providers=["CPUExecutionProvider"])
+    (got,) = session.run(["probability"], {"image": image[None]})
     want = predict_probability(open_engine(drawn_weights, device="cpu"), image)
     assert np.abs(got[0] - want).max() < 1e-4
 

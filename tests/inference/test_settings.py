@@ -41,13 +41,17 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str) -> None:
     ],
 )
 def test_what_changes_results_changes_the_fingerprint(changes: dict[str, Any]) -> None:
-    assert replace(BASE, **changes).fingerprint("a") != BASE.fingerprint("a")
+    assert replace(BASE, **changes).fingerprint("a", "cpu") != BASE.fingerprint("a", "cpu")
 
 
 def test_what_changes_no_result_does_not() -> None:
     other = replace(BASE, save=KINDS, max_pixels=10, batch_size=7)
-    assert other.fingerprint("a") == BASE.fingerprint("a")
-    assert BASE.fingerprint("b") != BASE.fingerprint("a")
+    assert other.fingerprint("a", "cpu") == BASE.fingerprint("a", "cpu")
+    assert BASE.fingerprint("b", "cpu") != BASE.fingerprint("a", "cpu")
+
+
+def test_torchs_backends_share_a_folder_and_onnxruntime_has_its_own() -> None:
+    assert BASE.fingerprint("a", "gpu") == BASE.fingerprint("a", "cpu") != BASE.fingerprint("a", "onnxruntime")
 
 
 def test_parsing() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ascseg_cli.exporting.form import Precision
+from ascseg_cli.graphs.form import Precision
 
 if TYPE_CHECKING:
     import onnx

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ascseg_cli.data.preprocess import prepare, resize_probability
-from ascseg_cli.exporting.to_onnx import pixels
+from ascseg_cli.graphs.to_onnx import pixels
 from ascseg_cli.network.metadata import Preprocessing
 
 from .conftest import run_nodes

@@ -24,16 +24,13 @@ class Form:
     precision  float32, or float16: the scan, resizing and the result stay float32
     static     height and width of the only images that the file will take; None: any
     core_only  the network alone: `image` is its prepared input, (b, 3, h, w) float32
-    torch.export has no opset, float32 alone, and the network alone for one size: at an open one it doesn't end.
+    torch.export has no opset, float32 alone, and the network alone for one size: for others see docs/export.md.
     """
 
     opset: int = OPSET
     precision: Precision = "float32"
     static: tuple[int, int] | None = None
     core_only: bool = False
-
-
-DEFAULT = Form()
 
 
 def texts(checkpoint: Checkpoint, form: Form) -> dict[str, str]:

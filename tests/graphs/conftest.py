@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from ascseg_cli.exporting.to_onnx.graph import Graph
+from ascseg_cli.graphs.to_onnx.graph import Graph
 from ascseg_cli.network.checkpoint import Checkpoint, read
 
 Build = Callable[..., str]

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from ascseg_cli.exporting.form import Form, texts
-from ascseg_cli.exporting.to_onnx import file
+from ascseg_cli.graphs.form import Form, texts
+from ascseg_cli.graphs.to_onnx import file
 from ascseg_cli.inference.engine import open_engine
 from ascseg_cli.inference.tta import predict_probability
 from ascseg_cli.network import exported
@@ -81,7 +81,7 @@ def test_float16_numbers_are_inside_and_cost_little(small: Checkpoint) -> None:
 
 def test_the_file_says_what_it_is(small: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
-    file.write(small, path, Form(static=(61, 83)))
+    path.write_bytes(content(small, Form(static=(61, 83))))
     said = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert json.loads(said["ascseg"]) == json.loads(small.metadata.to_json())
     record = json.loads(said["ascseg_export"])

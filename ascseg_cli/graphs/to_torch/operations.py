@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ascseg_cli.exporting.description import GROUPS
-from ascseg_cli.exporting.folding import EPSILON, Affine, Kernel
-from ascseg_cli.exporting.to_torch.scan import levels_for, selective_scan
+from ascseg_cli.graphs.description import GROUPS
+from ascseg_cli.graphs.folding import EPSILON, Affine, Kernel
+from ascseg_cli.graphs.to_torch.scan import levels_for, selective_scan
 
 
 class TorchOperations:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ascseg_cli.exporting.to_onnx.graph import Graph
+from ascseg_cli.graphs.to_onnx.graph import Graph
 
 Step = Callable[..., tuple[str, list[str]]]  # graph, state, what a step is given -> next state, what it gives
 

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from ascseg_cli.exporting.folding import HIGH_PASS, MEAN, Affine, Kernel, Tensors
+from ascseg_cli.graphs.folding import HIGH_PASS, MEAN, Affine, Kernel, Tensors
 
 GROUPS = 4
 DILATIONS = (1, 2, 3, 4, 1, 3, 1, 3)

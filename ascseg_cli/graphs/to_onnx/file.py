@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ascseg_cli import __version__
-from ascseg_cli.exporting import description
-from ascseg_cli.exporting.folding import Tensors
-from ascseg_cli.exporting.form import DEFAULT, Form, texts
-from ascseg_cli.exporting.to_onnx import pixels
-from ascseg_cli.exporting.to_onnx.graph import Graph
-from ascseg_cli.exporting.to_onnx.operations import OnnxOperations
+from ascseg_cli.graphs import description
+from ascseg_cli.graphs.folding import Tensors
+from ascseg_cli.graphs.form import Form
+from ascseg_cli.graphs.to_onnx import pixels
+from ascseg_cli.graphs.to_onnx.graph import Graph
+from ascseg_cli.graphs.to_onnx.operations import OnnxOperations
 from ascseg_cli.network.checkpoint import Checkpoint
 from ascseg_cli.network.exported import with_hash
-from ascseg_cli.whole_file import write_whole
 
 if TYPE_CHECKING:
     import onnx
 
 IR_VERSION = 10  # the newest that onnxruntime 1.25 and its web build read
-
-
-def write(checkpoint: Checkpoint, path: Path, form: Form = DEFAULT) -> None:
-    """Write the file whole or not at all. Raises OutputError."""
-    write_whole(path, content(checkpoint, form, texts(checkpoint, form)))
 
 
 def content(checkpoint: Checkpoint, form: Form, texts: Mapping[str, str]) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ascseg_cli.exporting.to_onnx.graph import Graph
+from ascseg_cli.graphs.to_onnx.graph import Graph
 from ascseg_cli.network.metadata import Preprocessing
 
 

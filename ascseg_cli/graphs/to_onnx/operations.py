@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ascseg_cli.exporting.description import GROUPS
-from ascseg_cli.exporting.folding import EPSILON, Affine, Kernel
-from ascseg_cli.exporting.to_onnx.graph import Graph
-from ascseg_cli.exporting.to_onnx.scan import selective_scan
+from ascseg_cli.graphs.description import GROUPS
+from ascseg_cli.graphs.folding import EPSILON, Affine, Kernel
+from ascseg_cli.graphs.to_onnx.graph import Graph
+from ascseg_cli.graphs.to_onnx.scan import selective_scan
 
 
 class OnnxOperations:

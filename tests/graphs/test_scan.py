@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ascseg_cli.exporting.to_onnx import scan as onnx_scan
-from ascseg_cli.exporting.to_torch import scan as torch_scan
+from ascseg_cli.graphs.to_onnx import scan as onnx_scan
+from ascseg_cli.graphs.to_torch import scan as torch_scan
 
 from .conftest import run_nodes
 

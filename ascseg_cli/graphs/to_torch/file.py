@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ascseg_cli.exporting import description
-from ascseg_cli.exporting.folding import Tensors
-from ascseg_cli.exporting.form import Form
-from ascseg_cli.exporting.to_torch.operations import TorchOperations
+from ascseg_cli.graphs import description
+from ascseg_cli.graphs.folding import Tensors
+from ascseg_cli.graphs.form import Form
+from ascseg_cli.graphs.to_torch.operations import TorchOperations
 from ascseg_cli.network.checkpoint import Checkpoint
 from ascseg_cli.network.metadata import Preprocessing
 

@@ -42,4 +42,4 @@ def test_the_encoders_pyramids_and_deformable_blocks_are_exempt():
     exempt = {name for name, allowed in seen.items() if not allowed}
     blocks = {".".join(name.split(".")[:3]) for name in exempt}
     assert blocks == {f"encoder.eb{n}.{part}" for n in (1, 2, 3, 4) for part in ("ipc", "dc")}
-    assert seen["decoder"] and seen["encoder.eb1.pm"] and seen["encoder.eb2"]
+    assert all(seen[name] for name in ("decoder", "encoder.eb1.pm", "encoder.eb2"))

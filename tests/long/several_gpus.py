@@ -2,9 +2,9 @@
 
     python tests/long/several_gpus.py [DEVICES]
 
-Float32 gradients of the whole network are ill-conditioned, so that runs part from the second step on: compared is the
-loss of the first, to one part in ten thousand, and that both end well. The exact proof is in float64 on the CPU
-(tests/training/test_several.py). Needs as many GPUs as DEVICES (2).
+Float32 gradients of the whole network are ill-conditioned, so that runs part from the second step on: compared is
+the loss of the first, to one part in ten thousand, and that both end well. The exact proof is in float64 on the
+CPU (tests/training/test_several.py). Needs as many GPUs as DEVICES (2).
 """
 
 from __future__ import annotations

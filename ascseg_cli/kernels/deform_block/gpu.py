@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.cuda import kernel
-from ascseg_cli.kernels.precision import tf32_allowed
 from ascseg_cli.kernels.deform_block import reference
 from ascseg_cli.kernels.deform_depthwise.gpu_shares import Pixels
+from ascseg_cli.kernels.precision import tf32_allowed
 
 _SOURCE, _ON_TENSOR_CORES = Path(__file__).with_name("block.cu"), Path(__file__).with_name("tensor.cu")
 _DTYPES = (torch.float32, torch.bfloat16)

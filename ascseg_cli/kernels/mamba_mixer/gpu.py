@@ -11,11 +11,11 @@ from torch.autograd.function import once_differentiable
 
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
-from ascseg_cli.kernels.precision import tf32_allowed
 from ascseg_cli.kernels.mamba_mixer import gpu_warps, reference
 from ascseg_cli.kernels.mamba_mixer.gpu_forward import forward
 from ascseg_cli.kernels.mamba_mixer.gpu_gradients import mixer_gradients
 from ascseg_cli.kernels.mamba_mixer.layout import TILE, Layout
+from ascseg_cli.kernels.precision import tf32_allowed
 
 
 def mamba_mixer(

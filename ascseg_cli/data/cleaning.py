@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ascseg_cli.data import png_writer
 from ascseg_cli.data.decode import foreground, read_pixels, read_samples, upright
 from ascseg_cli.data.inspection import PairFacts, Remark
 from ascseg_cli.data.pairs import Pair
@@ -146,21 +147,12 @@ def _write(one: PairFacts, stem: str, folder: Path) -> Pair:
             shutil.copyfile(one.pair.image, image)
         else:
             image = folder / "images" / f"{stem}.png"
-            _write_png(image, read_pixels(one.pair.image))
+            image.write_bytes(png_writer.encode(read_pixels(one.pair.image)))
         mask = folder / "masks" / f"{stem}.png"
-        _write_png(mask, np.logical_or.reduce(masks).astype(np.uint8) * 255)
+        mask.write_bytes(png_writer.encode(np.logical_or.reduce(masks).astype(np.uint8) * 255))
     except AscsegError as error:  # it was read a moment ago
         raise OutputError(f"{one.pair.image} changed meanwhile: {error.message}") from error
     return Pair(image, (mask,))
-
-
-def _write_png(path: Path, values: np.ndarray) -> None:
-    import cv2
-
-    encoded, content = cv2.imencode(".png", values if values.ndim == 2 else values[:, :, ::-1])
-    if not encoded:
-        raise OutputError(f"{path} can't be encoded as PNG")
-    path.write_bytes(content.tobytes())
 
 
 def _split_of(split: Split, written: dict[Pair, Pair]) -> Split:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
+from ascseg_cli.data import png_writer
 from ascseg_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -177,17 +177,17 @@ def as_output_error(path: Path) -> Iterator[None]:
 
 def mask_png(mask: np.ndarray) -> bytes:
     """A mask (h, w) bool as an 8-bit grey PNG of 0 and 255."""
-    return _png(mask.astype(np.uint8) * 255)
+    return png_writer.encode(mask.astype(np.uint8) * 255)
 
 
 def picture_png(pixels: np.ndarray) -> bytes:
     """Pixels (h, w, 3) uint8 RGB as PNG."""
-    return _png(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    return png_writer.encode(pixels)
 
 
 def probability_png(probability: np.ndarray) -> bytes:
     """A probability map (h, w), 0..1, as a 16-bit grey PNG of round(65535 p)."""
-    return _png(np.rint(np.multiply(probability, 65535, dtype=np.float64)).astype(np.uint16))
+    return png_writer.encode(np.rint(np.multiply(probability, 65535, dtype=np.float64)).astype(np.uint16))
 
 
 def geojson(collection: dict[str, Any]) -> bytes:
@@ -204,10 +204,3 @@ def json_bytes(value: Any, indent: int | None = None) -> bytes:
 
 # Control characters that JSON lets pass, and those that turn the direction of writing.
 _UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
-
-def _png(values: np.ndarray) -> bytes:
-    done, content = cv2.imencode(".png", values)
-    if not done:
-        raise OutputError("the picture can't be encoded as PNG")
-    return content.tobytes()

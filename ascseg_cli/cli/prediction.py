@@ -19,7 +19,7 @@ from ascseg_cli.errors import DataError, OutputError, UsageError
 from ascseg_cli.inference import claim
 from ascseg_cli.inference.destination import destination
 from ascseg_cli.inference.engine import Engine, open_engine
-from ascseg_cli.inference.outputs import json_bytes
+from ascseg_cli.inference.outputs import json_bytes, place
 from ascseg_cli.inference.performer import Performer
 from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.run import Run, Summary
@@ -88,7 +88,7 @@ def plan(order: Order) -> int:
     for item in found.items:
         paths = {kind: outputs.path(kind, item.output_stem) for kind in order.settings.save}
         if order.as_json:  # as in the results: relative to the output folder
-            inside = {kind: path.relative_to(outputs.root).as_posix() for kind, path in paths.items()}
+            inside = {kind: place(kind, item.output_stem) for kind in paths}
             write_out(json_bytes({"image": item.name, "outputs": inside}) + b"\n")
         else:
             targets = ", ".join(_shown(order.place, path) for path in paths.values())

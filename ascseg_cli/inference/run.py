@@ -17,7 +17,7 @@ from ascseg_cli.inference import claim, run_record
 from ascseg_cli.inference.destination import Destination, KeptRecords
 from ascseg_cli.inference.engine import Described, Engine
 from ascseg_cli.inference.likeness import Likeness
-from ascseg_cli.inference.outputs import FolderError
+from ascseg_cli.inference.outputs import FolderError, place
 from ascseg_cli.inference.performer import NOT_WRITTEN, Performer
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.results import STATUSES, Result, Table
@@ -130,12 +130,29 @@ class Run:
         return Earlier(journal, self._outputs, self._settings.save, fingerprint)
 
     def _say_who_left(self, journal: KeptRecords) -> None:
-        """Outputs without a row in the new results.csv are nobody's to remove, but to be known of."""
-        left = sorted(set(journal) - {item.name for item in self._found.items})
-        left = [name for name in left if (journal.get(name) or {}).get("outputs")]
-        if left:
-            count = "1 image" if len(left) == 1 else f"{len(left):,} images"
-            self._warn(f"{count} of the earlier run aren't among the inputs now; outputs stay (first: {left[0]})")
+        """Outputs without a row in the new results.csv are nobody's to remove, but to be known of.
+
+        The record of an image whose output is another's from now on is taken back: what lies there isn't its own.
+        """
+        items, kinds = self._found.items, self._settings.save
+        owners: dict[str, str] = {}
+        for name in set(journal) - {item.name for item in items}:
+            outputs = (journal.get(name) or {}).get("outputs")
+            named = outputs.values() if isinstance(outputs, dict) else ()
+            owners |= {where: name for where in named if isinstance(where, str)}
+        if not owners:
+            return
+        written = (place(kind, item.output_stem) for item in items for kind in kinds)
+        replaced = {owners[where] for where in written if where in owners}
+        for name in sorted(replaced):
+            journal.add({"image": name})
+        self._say_left(set(owners.values()) - replaced, "outputs stay")
+        self._say_left(replaced, "outputs are overwritten by those of others")
+
+    def _say_left(self, names: set[str], what: str) -> None:
+        if names:
+            count = "1 image" if len(names) == 1 else f"{len(names):,} images"
+            self._warn(f"{count} of the earlier run aren't among the inputs now; {what} (first: {min(names)})")
 
     def _segment(self, journal: KeptRecords, earlier: Earlier | None, decoders: Decoders) -> None:
         summary = self._summary

@@ -60,6 +60,8 @@ class Order:
         """Where outputs go. Raises UsageError where nothing says so."""
         if self.output is None and self.files_from is not None:
             raise UsageError("--files-from needs --output DIR")
+        if self.output == "":
+            raise UsageError("--output is empty", "name a folder; . is the current one")
         return place_of(self.output) if self.output is not None else default_output(self.inputs[0])
 
     @property
@@ -85,6 +87,7 @@ def plan(order: Order) -> int:
     outputs = destination(order.place)
     claim.check(outputs, order.mode)
     found = look_up(order)
+    check_report(order, found)
     for item in found.items:
         paths = {kind: outputs.path(kind, item.output_stem) for kind in order.settings.save}
         if order.as_json:  # as in the results: relative to the output folder
@@ -171,6 +174,7 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
     outputs = destination(order.place)
     total = len(found.items) + len(found.missing)
     noted = _findings(order)
+    unheard: list[OutputError] = []  # the failure of stdout, which ends the run in good order
     with RunProgress(total, quiet=order.quiet) as progress:
 
         def tell(result: Result) -> None:
@@ -180,8 +184,14 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
                 say("failed", f"{result.image}: {result.reason}")
             if noted is not None:
                 noted.add(result.figures())
-            if order.as_json and not write_out(json_bytes(result.to_json()) + b"\n"):
-                run.stop()
+            if order.as_json and not unheard:
+                try:
+                    heard = write_out(json_bytes(result.to_json()) + b"\n")
+                except OutputError as error:
+                    unheard.append(error)
+                    heard = False
+                if not heard:
+                    run.stop()
 
         run = Run(
             found, engine, order.settings, outputs,
@@ -200,6 +210,8 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
         with graceful(end_well, end_at_once):
             summary = run()
     say_summary(summary, order, progress.seconds)
+    if unheard:
+        raise unheard[0]
     if noted is not None and summary.state == "finished":
         from ascseg_cli.cli import prediction_report
 
@@ -220,7 +232,7 @@ def _findings(order: Order) -> Findings | None:
 def exit_code(summary: Summary) -> int:
     """The code for what a run came to."""
     good = summary.counts["ok"] + summary.counts["empty"]
-    if summary.interrupted and summary.counts["skipped"]:
+    if summary.interrupted:
         return exit_codes.INTERRUPTED
     if not summary.counts["failed"] and not summary.full:
         return exit_codes.OK
@@ -233,7 +245,7 @@ def say_summary(summary: Summary, order: Order, seconds: float) -> None:
     if summary.full:
         say("error", summary.full.message)
         say("hint", f"{summary.full.hint or 'mend that'}; then: {again}")
-    elif summary.interrupted and summary.counts["skipped"]:
+    elif summary.interrupted:
         say("interrupted", f"{_images(summary.counts['skipped'])} not reached; to go on: {again}")
     if order.quiet:
         return

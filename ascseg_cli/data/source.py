@@ -28,6 +28,8 @@ def file_bytes(path: Place, max_pixels: int) -> bytes:
             if status.st_size > limit:
                 raise _too_large(f"{status.st_size:,}", max_pixels)
             content = file.read(limit + 1)
+            if content is None:  # a file of the system's own, which has nothing to say just now
+                raise InputError("can't be read: it would have to be waited for")
             if _state(os.fstat(file.fileno())) != _state(status):
                 raise InputError("the file changed while it was read", "run again when it is complete")
             return content

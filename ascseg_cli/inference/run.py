@@ -34,7 +34,7 @@ class Summary:
     counts       results by status
     resumed      of them, kept from an earlier run
     redone       why images that had been done were done again, counted
-    interrupted  it was asked to stop
+    interrupted  it was asked to stop before it had come to every image
     full         it stopped by itself, since nothing more could be written
     """
 
@@ -169,6 +169,7 @@ class Run:
         if isinstance(self._engine, Performer) and self._engine.lost_some:
             self._outputs.remove_leftovers()
         summary.full = work.full
+        summary.interrupted = summary.interrupted and summary.counts["skipped"] > 0
         summary.redone = earlier.redone if earlier else Counter()
         counts = {status: summary.counts[status] for status in STATUSES}
         try:

@@ -40,6 +40,14 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(
     assert len(runner.record()["earlier_runs"]) == 1
 
 
+def test_a_run_that_is_asked_to_stop_when_all_is_done_is_finished(
+    runner: Runner, found: Callable[[int], Found]
+) -> None:
+    summary = runner(found(3), stop_after=3)
+    assert (summary.interrupted, summary.state) == (False, "finished")
+    assert runner.record()["state"] == "finished"
+
+
 def test_resume_in_a_new_folder_is_a_new_run(runner: Runner, found: Callable[[int], Found]) -> None:
     assert runner(found(3), mode="resume").counts == {"ok": 2, "empty": 1}
 

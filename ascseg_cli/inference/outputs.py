@@ -110,14 +110,15 @@ class OutputFolder:
     def read(self, path: Path) -> bytes | None:
         """What a file holds; None where there is none that can be read."""
         try:
-            return path.read_bytes()
+            return path.read_bytes() if path.is_file() else None  # a pipe would be waited for
         except OSError:
             return None
 
     def remove(self, paths: Sequence[Path]) -> None:
         """Remove files, where they exist, and folders that become empty. Raises OutputError."""
         folders = set()
-        for path in paths:
+        here = {folder for folder in {path.parent for path in paths} if self._lies_here(folder)}
+        for path in (path for path in paths if path.parent in here):
             with as_output_error(path):
                 path.unlink(missing_ok=True)
             folders |= set(path.parents) - set(self.root.parents) - {self.root}
@@ -129,7 +130,9 @@ class OutputFolder:
         """Remove an image's outputs where they exist, as far as the system lets us."""
         for kind in kinds:
             with contextlib.suppress(OSError, OutputError):
-                self.path(kind, stem).unlink(missing_ok=True)
+                path = self.path(kind, stem)
+                if self._lies_here(path.parent):
+                    path.unlink(missing_ok=True)
 
     def remove_temporary(self) -> None:
         """Remove files that are being written just now: for a run that stops at once."""
@@ -149,11 +152,15 @@ class OutputFolder:
         if folder in self._known:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        if not folder.resolve().is_relative_to(self.root.resolve()):
+        if not self._lies_here(folder):
             raise OutputError(
                 f"{folder} is a link that leads out of {self.root}", "remove it, or give another --output"
             )
         self._known.add(folder)
+
+    def _lies_here(self, folder: Path) -> bool:
+        """Whether no link on the way to it leads out."""
+        return folder.resolve().is_relative_to(self.root.resolve())
 
 
 def _is_remainder(path: Path) -> bool:

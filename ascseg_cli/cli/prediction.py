@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from ascseg_cli.errors import DataError, OutputError, UsageError
 from ascseg_cli.inference import claim
 from ascseg_cli.inference.destination import destination
 from ascseg_cli.inference.engine import Engine, open_engine
-from ascseg_cli.inference.outputs import json_bytes, place
+from ascseg_cli.inference.outputs import JOURNAL, json_bytes, place_inside
 from ascseg_cli.inference.performer import Performer
 from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.run import Run, Summary
@@ -91,7 +92,7 @@ def plan(order: Order) -> int:
     for item in found.items:
         paths = {kind: outputs.path(kind, item.output_stem) for kind in order.settings.save}
         if order.as_json:  # as in the results: relative to the output folder
-            inside = {kind: place(kind, item.output_stem) for kind in paths}
+            inside = {kind: place_inside(kind, item.output_stem) for kind in paths}
             write_out(json_bytes({"image": item.name, "outputs": inside}) + b"\n")
         else:
             targets = ", ".join(_shown(order.place, path) for path in paths.values())
@@ -117,6 +118,18 @@ def check_report(order: Order, found: Found) -> None:
     folder = order.report.absolute().parent
     if order.report.is_dir() or not (folder.is_dir() or folder.is_relative_to(place.absolute())):
         raise OutputError(f"--report {order.report} can't be written: no such folder, or itself one")
+    for path in _images_and_results(place, found, order.settings.save):
+        if path.name == order.report.name and path.resolve() == order.report.resolve():
+            raise UsageError(f"--report {order.report} would replace an image or a result", "give another name")
+
+
+def _images_and_results(folder: Path, found: Found, kinds: Sequence[str]) -> Iterator[Path]:
+    """The files of this machine that a run reads and writes."""
+    yield from (folder / name for name in (claim.RESULTS, claim.RUN, JOURNAL))
+    for item in found.items:
+        if isinstance(item.path, Path):
+            yield item.path
+        yield from (folder / place_inside(kind, item.output_stem) for kind in kinds)
 
 
 def look_up(order: Order) -> Found:

@@ -66,7 +66,8 @@ _NO_FILES = (
 def _check_regular(status: os.stat_result) -> None:
     for is_kind, kind in _NO_FILES:
         if is_kind(status.st_mode):
-            raise InputError(f"{kind}, not an image file", "to read from a pipe, give - as the input")
+            hint = "to read from a pipe, give - as the input" if is_kind is stat.S_ISFIFO else ""
+            raise InputError(f"{kind}, not an image file", hint)
 
 
 _OTHERS = (

@@ -30,7 +30,7 @@ TEMPORARY = ".ascseg-{}.tmp"
 JOURNAL = "journal.jsonl"
 
 
-def place(kind: str, stem: str) -> str:
+def place_inside(kind: str, stem: str) -> str:
     """Where the output of a kind lies in its folder, as records name it; `stem` is the image's, see `Item`."""
     return f"{kind}/{stem}{SUFFIXES[kind]}"
 
@@ -59,7 +59,7 @@ class OutputFolder:
         parts = PurePosixPath(stem)
         if parts.is_absolute() or ".." in parts.parts or not parts.name or (os.name == "nt" and ":" in stem):
             raise OutputError(f"{stem!r} would be written outside {self.root}")
-        return self.root / place(kind, stem)
+        return self.root / place_inside(kind, stem)
 
     def write(self, path: Path, content: bytes) -> None:
         """Put a file in its place, whole. Raises OutputError; FolderError where no other would fare better."""

@@ -14,7 +14,7 @@ from ascseg_cli.data.decode import read_pixels
 from ascseg_cli.data.discover import Item
 from ascseg_cli.errors import InputError
 from ascseg_cli.inference.destination import Destination, Records
-from ascseg_cli.inference.outputs import SUFFIXES, place
+from ascseg_cli.inference.outputs import SUFFIXES, place_inside
 from ascseg_cli.inference.results import Result
 
 CHANGED_INPUT = "the image has changed"
@@ -71,7 +71,7 @@ class Earlier:
         size = result.width or 0, result.height or 0
         # A file that the record doesn't name may be whole and yet of another run, with other settings.
         named = result.outputs if isinstance(result.outputs, dict) else {}
-        if any(named[kind] != place(kind, item.output_stem) for kind in named.keys() & self._kinds):
+        if any(named[kind] != place_inside(kind, item.output_stem) for kind in named.keys() & self._kinds):
             return RENAMED
         paths = ((kind, self._outputs.path(kind, item.output_stem)) for kind in self._kinds)
         whole = all(kind in named and is_whole(kind, self._outputs.read(path), size) for kind, path in paths)

@@ -17,7 +17,7 @@ from ascseg_cli.inference import claim, run_record
 from ascseg_cli.inference.destination import Destination, KeptRecords
 from ascseg_cli.inference.engine import Described, Engine
 from ascseg_cli.inference.likeness import Likeness
-from ascseg_cli.inference.outputs import FolderError, place
+from ascseg_cli.inference.outputs import FolderError, place_inside
 from ascseg_cli.inference.performer import NOT_WRITTEN, Performer
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.results import STATUSES, Result, Table
@@ -142,7 +142,7 @@ class Run:
             owners |= {where: name for where in named if isinstance(where, str)}
         if not owners:
             return
-        written = (place(kind, item.output_stem) for item in items for kind in kinds)
+        written = (place_inside(kind, item.output_stem) for item in items for kind in kinds)
         replaced = {owners[where] for where in written if where in owners}
         for name in sorted(replaced):
             journal.add({"image": name})

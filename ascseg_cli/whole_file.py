@@ -26,9 +26,15 @@ def whole_file(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]
     """A file that takes its place when the block ends well, and vanishes when it doesn't.
 
     It is written beside `path`, flushed to the disk, then renamed over what stood there; options are `open`'s.
+    A link stays, and its target is written; what is no file (/dev/stdout) is written into, as by a shell.
     Raises OutputError.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with open(path, mode, **options) as file:
+                yield file
+            return
+        path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
         try:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +23,9 @@ _EXIT_CODES: tuple[tuple[type[errors.AscsegError], int], ...] = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ascseg` and exit with one of the codes of exit_codes.py."""
     _replace_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding may lack what help says
+        sys.stdout.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: half-written files go, and it is said
     wanted = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(run(wanted))
 
@@ -38,6 +45,7 @@ def _replace_closed_streams() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
+        _check_current_folder()
         from ascseg_cli.cli.app import app
         from ascseg_cli.inference.threads import shorten_waits
 
@@ -53,13 +61,32 @@ def run(arguments: list[str]) -> int:
     except errors.AscsegError as error:
         return _refuse(error, arguments)
     except Exception as error:
-        if isinstance(error, ImportError) and error.name == "torch":
-            return _refuse(errors.MissingTorchError(error), arguments)
+        if (known := _as_ours(error)) is not None:
+            return _refuse(known, arguments)
         _trace(arguments)
         say("error", f"this is a bug in ascseg: {type(error).__name__}: {error}")
         say("hint", "run the same command with --debug first (`ascseg --debug …`) and report what it prints")
         return exit_codes.BUG
     return exit_codes.OK
+
+
+def _check_current_folder() -> None:
+    """Raises UsageError where it was removed: libraries end the process for that without a word."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise errors.UsageError("the current folder was removed", "change to one that exists") from None
+
+
+def _as_ours(error: Exception) -> errors.AscsegError | None:
+    """What is nobody's bug, whichever library met it; None for all else."""
+    if isinstance(error, ImportError) and error.name == "torch":
+        return errors.MissingTorchError(error)
+    if isinstance(error, MemoryError):
+        return errors.AscsegError(": ".join(["not enough memory", *map(str, error.args)]))
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return errors.OutputError(f"{error.filename or 'stdout'} can't be written: {error.strerror}")
+    return None
 
 
 def _refuse(error: errors.AscsegError, arguments: list[str]) -> int:
@@ -78,8 +105,15 @@ def _is_ctrl_c(stop: BaseException | None) -> bool:
 
 
 def say(kind: str, text: str) -> None:
-    """One line on stderr, `kind: text`; control characters are shown, never sent to the terminal."""
-    print(f"{kind}: {printable(text)}", file=sys.stderr)
+    """One line on stderr, `kind: text`; control characters are shown, never sent to the terminal.
+
+    Where nobody can hear it the command goes on all the same: its outputs and its exit code tell.
+    """
+    try:
+        print(f"{kind}: {printable(text)}", file=sys.stderr)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # else Python fails again at its exit
 
 
 def _trace(arguments: list[str]) -> None:

@@ -73,7 +73,7 @@ def evaluate(
                 "--keep-largest": keep_largest,
             }
         )
-    if min(tolerance, math.inf if pixel_size is None else pixel_size) < 0 or pixel_size == 0:
+    if not (0 <= tolerance < math.inf and (pixel_size is None or 0 < pixel_size < math.inf)):
         raise UsageError("--tolerance and --pixel-size are lengths: 0 or more, and a pixel has a size")
     from ascseg_cli.cli import evaluation
     from ascseg_cli.evaluation.metrics import Ruler

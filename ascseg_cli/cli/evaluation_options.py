@@ -52,7 +52,9 @@ Group = Annotated[
         words="Draw patients, not images: FILE.csv:COLUMN, or a pattern with one (group) in the path.",
     ),
 ]  # fmt: skip
-Resamples = Annotated[int, _option(_STATISTICS, "--resamples", value="N", min=100, words="Of the bootstrap.")]
+Resamples = Annotated[
+    int, _option(_STATISTICS, "--resamples", value="N", min=100, max=1_000_000, words="Of the bootstrap.")
+]
 Seed = Annotated[int, _option(_STATISTICS, "--seed", value="N", min=0, words="Of the bootstrap.")]
 
 Csv = Annotated[Path | None, _option(_OUTCOME, "--csv", value="FILE", words="Write one row an image.")]

@@ -12,6 +12,8 @@ def _option(panel: str, *names: str, value: str | None = None, words: str, **mor
     return typer.Option(*names, metavar=value, help=words, rich_help_panel=panel or None, **more)
 
 
+MOST_THREADS = 1024  # OpenMP ends the process without a word where the system refuses it a thread
+
 _WHERE, _HOW, _RUN = "Inputs and outputs", "How images are segmented", "How the run goes"
 
 Inputs = Annotated[
@@ -78,7 +80,8 @@ BatchSize = Annotated[
     str, _option(_RUN, "--batch-size", value="N", words="Images in one pass of the network, or auto.")
 ]
 Threads = Annotated[
-    int | None, _option(_RUN, "--threads", value="N", min=1, words="Default: what this process may use.")
+    int | None,
+    _option(_RUN, "--threads", value="N", min=1, max=MOST_THREADS, words="Default: what this process may use."),
 ]
 MaxPixels = Annotated[
     int | None,

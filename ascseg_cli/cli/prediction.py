@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from ascseg_cli.errors import DataError, OutputError, UsageError
 from ascseg_cli.inference import claim
 from ascseg_cli.inference.destination import destination
 from ascseg_cli.inference.engine import NO_TORCH, Described, Engine, open_engine
-from ascseg_cli.inference.outputs import json_bytes
+from ascseg_cli.inference.outputs import JOURNAL, json_bytes, place_inside
 from ascseg_cli.inference.performer import Performer
 from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.run import Run, Summary
@@ -60,6 +61,8 @@ class Order:
         """Where outputs go. Raises UsageError where nothing says so."""
         if self.output is None and self.files_from is not None:
             raise UsageError("--files-from needs --output DIR")
+        if self.output == "":
+            raise UsageError("--output is empty", "name a folder; . is the current one")
         return place_of(self.output) if self.output is not None else default_output(self.inputs[0])
 
     @property
@@ -85,10 +88,11 @@ def plan(order: Order) -> int:
     outputs = destination(order.place)
     claim.check(outputs, order.mode)
     found = look_up(order)
+    check_report(order, found)
     for item in found.items:
         paths = {kind: outputs.path(kind, item.output_stem) for kind in order.settings.save}
         if order.as_json:  # as in the results: relative to the output folder
-            inside = {kind: path.relative_to(outputs.root).as_posix() for kind, path in paths.items()}
+            inside = {kind: place_inside(kind, item.output_stem) for kind in paths}
             write_out(json_bytes({"image": item.name, "outputs": inside}) + b"\n")
         else:
             targets = ", ".join(_shown(order.place, path) for path in paths.values())
@@ -114,6 +118,18 @@ def check_report(order: Order, found: Found) -> None:
     folder = order.report.absolute().parent
     if order.report.is_dir() or not (folder.is_dir() or folder.is_relative_to(place.absolute())):
         raise OutputError(f"--report {order.report} can't be written: no such folder, or itself one")
+    for path in _images_and_results(place, found, order.settings.save):
+        if path.name == order.report.name and path.resolve() == order.report.resolve():
+            raise UsageError(f"--report {order.report} would replace an image or a result", "give another name")
+
+
+def _images_and_results(folder: Path, found: Found, kinds: Sequence[str]) -> Iterator[Path]:
+    """The files of this machine that a run reads and writes."""
+    yield from (folder / name for name in (claim.RESULTS, claim.RUN, JOURNAL))
+    for item in found.items:
+        if isinstance(item.path, Path):
+            yield item.path
+        yield from (folder / place_inside(kind, item.output_stem) for kind in kinds)
 
 
 def look_up(order: Order) -> Found:
@@ -179,6 +195,7 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
     outputs = destination(order.place)
     total = len(found.items) + len(found.missing)
     noted = _findings(order)
+    unheard: list[OutputError] = []  # the failure of stdout, which ends the run in good order
     with RunProgress(total, quiet=order.quiet) as progress:
 
         def tell(result: Result) -> None:
@@ -188,8 +205,14 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
                 say("failed", f"{result.image}: {result.reason}")
             if noted is not None:
                 noted.add(result.figures())
-            if order.as_json and not write_out(json_bytes(result.to_json()) + b"\n"):
-                run.stop()
+            if order.as_json and not unheard:
+                try:
+                    heard = write_out(json_bytes(result.to_json()) + b"\n")
+                except OutputError as error:
+                    unheard.append(error)
+                    heard = False
+                if not heard:
+                    run.stop()
 
         run = Run(
             found, engine, order.settings, outputs,
@@ -208,6 +231,8 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
         with graceful(end_well, end_at_once):
             summary = run()
     say_summary(summary, order, progress.seconds)
+    if unheard:
+        raise unheard[0]
     if noted is not None and summary.state == "finished":
         from ascseg_cli.cli import prediction_report
 
@@ -228,7 +253,7 @@ def _findings(order: Order) -> Findings | None:
 def exit_code(summary: Summary) -> int:
     """The code for what a run came to."""
     good = summary.counts["ok"] + summary.counts["empty"]
-    if summary.interrupted and summary.counts["skipped"]:
+    if summary.interrupted:
         return exit_codes.INTERRUPTED
     if not summary.counts["failed"] and not summary.full:
         return exit_codes.OK
@@ -241,7 +266,7 @@ def say_summary(summary: Summary, order: Order, seconds: float) -> None:
     if summary.full:
         say("error", summary.full.message)
         say("hint", f"{summary.full.hint or 'mend that'}; then: {again}")
-    elif summary.interrupted and summary.counts["skipped"]:
+    elif summary.interrupted:
         say("interrupted", f"{_images(summary.counts['skipped'])} not reached; to go on: {again}")
     if order.quiet:
         return

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ascseg_cli.cli.options import MOST_THREADS
+
 
 def _option(panel: str, *names: str, value: str | None = None, words: str, **more: Any) -> Any:
     return typer.Option(*names, metavar=value, help=words, rich_help_panel=panel or None, **more)
@@ -64,7 +66,8 @@ Devices = Annotated[
     _option(_RUN, "--devices", value="N", min=1, words="Share each batch among N GPUs, or CPU processes."),
 ]
 Threads = Annotated[
-    int | None, _option(_RUN, "--threads", value="N", min=1, words="Default: what this process may use.")
+    int | None,
+    _option(_RUN, "--threads", value="N", min=1, max=MOST_THREADS, words="Default: what this process may use."),
 ]
 TensorBoard = Annotated[
     bool, _option(_RUN, "--tensorboard", words="Write events for TensorBoard too; needs the extra `tensorboard`.")

@@ -204,7 +204,12 @@ class Decoders:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        process = _Process(self._program, self._seconds)
+        try:
+            process = _Process(self._program, self._seconds)
+        except OSError as error:  # too many processes or open files, no memory
+            raise AscsegError(
+                f"no decoder can be started: {error.strerror or error}", "raise that limit, or lower --threads"
+            ) from error
         with self._lock:
             self._all.add(process)
         return process

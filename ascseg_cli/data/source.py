@@ -28,6 +28,8 @@ def file_bytes(path: Place, max_pixels: int) -> bytes:
             if status.st_size > limit:
                 raise _too_large(f"{status.st_size:,}", max_pixels)
             content = file.read(limit + 1)
+            if content is None:  # a file of the system's own, which has nothing to say just now
+                raise InputError("can't be read: it would have to be waited for")
             if _state(os.fstat(file.fileno())) != _state(status):
                 raise InputError("the file changed while it was read", "run again when it is complete")
             return content
@@ -64,7 +66,8 @@ _NO_FILES = (
 def _check_regular(status: os.stat_result) -> None:
     for is_kind, kind in _NO_FILES:
         if is_kind(status.st_mode):
-            raise InputError(f"{kind}, not an image file", "to read from a pipe, give - as the input")
+            hint = "to read from a pipe, give - as the input" if is_kind is stat.S_ISFIFO else ""
+            raise InputError(f"{kind}, not an image file", hint)
 
 
 _OTHERS = (

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import sys
 import threading
 import zlib
@@ -41,6 +42,8 @@ class Journal:
         """Read what is there and make ready to append. Raises OutputError, also where another run has it open."""
         with as_output_error(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(self.path) and not stat.S_ISREG(os.lstat(self.path).st_mode):
+                raise OutputError(f"{self.path} is a link, or no file", "remove it, or give another --output")
             self._writer = FileIO(self.path, "a")
             self._lock_out_others()
             self._reader = open(self.path, "rb")

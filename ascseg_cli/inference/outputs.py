@@ -30,6 +30,11 @@ TEMPORARY = ".ascseg-{}.tmp"
 JOURNAL = "journal.jsonl"
 
 
+def place_inside(kind: str, stem: str) -> str:
+    """Where the output of a kind lies in its folder, as records name it; `stem` is the image's, see `Item`."""
+    return f"{kind}/{stem}{SUFFIXES[kind]}"
+
+
 class FolderError(OutputError):
     """Nothing more can be written to the folder: the disk is full, or it is read-only; going on is pointless."""
 
@@ -54,7 +59,7 @@ class OutputFolder:
         parts = PurePosixPath(stem)
         if parts.is_absolute() or ".." in parts.parts or not parts.name or (os.name == "nt" and ":" in stem):
             raise OutputError(f"{stem!r} would be written outside {self.root}")
-        return self.root / kind / f"{stem}{SUFFIXES[kind]}"
+        return self.root / place_inside(kind, stem)
 
     def write(self, path: Path, content: bytes) -> None:
         """Put a file in its place, whole. Raises OutputError; FolderError where no other would fare better."""
@@ -105,14 +110,15 @@ class OutputFolder:
     def read(self, path: Path) -> bytes | None:
         """What a file holds; None where there is none that can be read."""
         try:
-            return path.read_bytes()
+            return path.read_bytes() if path.is_file() else None  # a pipe would be waited for
         except OSError:
             return None
 
     def remove(self, paths: Sequence[Path]) -> None:
         """Remove files, where they exist, and folders that become empty. Raises OutputError."""
         folders = set()
-        for path in paths:
+        here = {folder for folder in {path.parent for path in paths} if self._lies_here(folder)}
+        for path in (path for path in paths if path.parent in here):
             with as_output_error(path):
                 path.unlink(missing_ok=True)
             folders |= set(path.parents) - set(self.root.parents) - {self.root}
@@ -124,7 +130,9 @@ class OutputFolder:
         """Remove an image's outputs where they exist, as far as the system lets us."""
         for kind in kinds:
             with contextlib.suppress(OSError, OutputError):
-                self.path(kind, stem).unlink(missing_ok=True)
+                path = self.path(kind, stem)
+                if self._lies_here(path.parent):
+                    path.unlink(missing_ok=True)
 
     def remove_temporary(self) -> None:
         """Remove files that are being written just now: for a run that stops at once."""
@@ -144,11 +152,15 @@ class OutputFolder:
         if folder in self._known:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        if not folder.resolve().is_relative_to(self.root.resolve()):
+        if not self._lies_here(folder):
             raise OutputError(
                 f"{folder} is a link that leads out of {self.root}", "remove it, or give another --output"
             )
         self._known.add(folder)
+
+    def _lies_here(self, folder: Path) -> bool:
+        """Whether no link on the way to it leads out."""
+        return folder.resolve().is_relative_to(self.root.resolve())
 
 
 def _is_remainder(path: Path) -> bool:

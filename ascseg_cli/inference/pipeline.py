@@ -213,12 +213,14 @@ class Pipeline:
         maps: list[np.ndarray | DeviceMemoryError] = []
         while len(maps) < len(images):
             some = images[len(maps) : len(maps) + self._batch]
-            filled = np.stack(some + [some[-1]] * (self._batch - len(some)))
             try:
+                filled = np.stack(some + [some[-1]] * (self._batch - len(some)))
                 maps += list(probabilities(self._engine, filled, tta=self._tta))[: len(some)]
                 continue
             except DeviceMemoryError as error:
                 lack = error
+            except MemoryError:  # this machine's, for the batch itself
+                lack = DeviceMemoryError(f"no memory for {self._batch:,} images at once")
             if self._batch == 1:
                 maps.append(lack)
             else:

@@ -21,7 +21,7 @@ from ascseg_cli.data.remote import (
     write_object,
 )
 from ascseg_cli.errors import InputError, OutputError, StoreError
-from ascseg_cli.inference.outputs import JOURNAL, SUFFIXES
+from ascseg_cli.inference.outputs import JOURNAL, place_inside
 from ascseg_cli.inference.remote_journal import FOLDER, LEASE, RemoteJournal
 
 _LARGEST = 2 << 30  # bytes of an output that is read back
@@ -59,7 +59,7 @@ class RemoteOutputs:
         parts = PurePosixPath(stem)
         if parts.is_absolute() or ".." in parts.parts or not parts.name:
             raise OutputError(f"{stem!r} would be written outside {self}")
-        return self.root / kind / f"{stem}{SUFFIXES[kind]}"
+        return self.root / place_inside(kind, stem)
 
     def write(self, path: Path, content: bytes) -> None:
         """Put an object in its place. Raises OutputError; StoreError where no other would fare better."""

@@ -1,7 +1,7 @@
 """What an earlier run left that still stands: `--resume` keeps it and redoes everything else.
 
-An image stands if the journal has it as done with the same input, weights and settings, and each output that is
-wanted now is on disk, decodes, and has the image's size. A failed image is always tried again.
+An image stands if the journal has it as done with the same input, weights and settings, and names each output that
+is wanted now, which is on disk, decodes, and has the image's size. A failed image is always tried again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from ascseg_cli.data.decode import read_pixels
 from ascseg_cli.data.discover import Item
 from ascseg_cli.errors import InputError
 from ascseg_cli.inference.destination import Destination, Records
-from ascseg_cli.inference.outputs import SUFFIXES
+from ascseg_cli.inference.outputs import SUFFIXES, place_inside
 from ascseg_cli.inference.results import Result
 
 CHANGED_INPUT = "the image has changed"
 CHANGED_SETTINGS = "weights or settings have changed"
+RENAMED = "outputs have another name now, the old ones stay"
 DAMAGED = "an output is missing or damaged"
 
 
@@ -50,6 +51,8 @@ class Earlier:
         if why:
             # From here on its outputs are a mixture until it is done; a kill must not leave it marked as done.
             self._journal.add({"image": item.name})
+            if why in (CHANGED_INPUT, CHANGED_SETTINGS):
+                self._outputs.discard(item.output_stem, SUFFIXES.keys() - set(self._kinds))
             with self._lock:
                 self.redone[why] += 1
             return None
@@ -66,8 +69,12 @@ class Earlier:
         if result.input_sha256 != input_sha256:
             return CHANGED_INPUT
         size = result.width or 0, result.height or 0
+        # A file that the record doesn't name may be whole and yet of another run, with other settings.
+        named = result.outputs if isinstance(result.outputs, dict) else {}
+        if any(named[kind] != place_inside(kind, item.output_stem) for kind in named.keys() & self._kinds):
+            return RENAMED
         paths = ((kind, self._outputs.path(kind, item.output_stem)) for kind in self._kinds)
-        whole = all(is_whole(kind, self._outputs.read(path), size) for kind, path in paths)
+        whole = all(kind in named and is_whole(kind, self._outputs.read(path), size) for kind, path in paths)
         return "" if whole else DAMAGED
 
 

@@ -17,7 +17,7 @@ from ascseg_cli.inference import claim, run_record
 from ascseg_cli.inference.destination import Destination, KeptRecords
 from ascseg_cli.inference.engine import Described, Engine
 from ascseg_cli.inference.likeness import Likeness
-from ascseg_cli.inference.outputs import FolderError
+from ascseg_cli.inference.outputs import FolderError, place_inside
 from ascseg_cli.inference.performer import NOT_WRITTEN, Performer
 from ascseg_cli.inference.pipeline import Pipeline
 from ascseg_cli.inference.results import STATUSES, Result, Table
@@ -34,7 +34,7 @@ class Summary:
     counts       results by status
     resumed      of them, kept from an earlier run
     redone       why images that had been done were done again, counted
-    interrupted  it was asked to stop
+    interrupted  it was asked to stop before it had come to every image
     full         it stopped by itself, since nothing more could be written
     """
 
@@ -130,12 +130,29 @@ class Run:
         return Earlier(journal, self._outputs, self._settings.save, fingerprint)
 
     def _say_who_left(self, journal: KeptRecords) -> None:
-        """Outputs without a row in the new results.csv are nobody's to remove, but to be known of."""
-        left = sorted(set(journal) - {item.name for item in self._found.items})
-        left = [name for name in left if (journal.get(name) or {}).get("outputs")]
-        if left:
-            count = "1 image" if len(left) == 1 else f"{len(left):,} images"
-            self._warn(f"{count} of the earlier run aren't among the inputs now; outputs stay (first: {left[0]})")
+        """Outputs without a row in the new results.csv are nobody's to remove, but to be known of.
+
+        The record of an image whose output is another's from now on is taken back: what lies there isn't its own.
+        """
+        items, kinds = self._found.items, self._settings.save
+        owners: dict[str, str] = {}
+        for name in set(journal) - {item.name for item in items}:
+            outputs = (journal.get(name) or {}).get("outputs")
+            named = outputs.values() if isinstance(outputs, dict) else ()
+            owners |= {where: name for where in named if isinstance(where, str)}
+        if not owners:
+            return
+        written = (place_inside(kind, item.output_stem) for item in items for kind in kinds)
+        replaced = {owners[where] for where in written if where in owners}
+        for name in sorted(replaced):
+            journal.add({"image": name})
+        self._say_left(set(owners.values()) - replaced, "outputs stay")
+        self._say_left(replaced, "outputs are overwritten by those of others")
+
+    def _say_left(self, names: set[str], what: str) -> None:
+        if names:
+            count = "1 image" if len(names) == 1 else f"{len(names):,} images"
+            self._warn(f"{count} of the earlier run aren't among the inputs now; {what} (first: {min(names)})")
 
     def _segment(self, journal: KeptRecords, earlier: Earlier | None, decoders: Decoders) -> None:
         summary = self._summary
@@ -152,6 +169,7 @@ class Run:
         if isinstance(self._engine, Performer) and self._engine.lost_some:
             self._outputs.remove_leftovers()
         summary.full = work.full
+        summary.interrupted = summary.interrupted and summary.counts["skipped"] > 0
         summary.redone = earlier.redone if earlier else Counter()
         counts = {status: summary.counts[status] for status in STATUSES}
         try:

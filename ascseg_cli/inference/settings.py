@@ -13,6 +13,7 @@ from ascseg_cli.inference.engine import ONNXRUNTIME
 from ascseg_cli.inference.postprocess import Cleaning
 
 KINDS = ("masks", "overlays", "probabilities", "polygons")
+MOST_BATCH = 4096  # images; filled up, such a batch of 256×256 takes 3 GB of this machine's memory
 RESULTS = 1  # raised when a release gives other pictures for the same settings
 
 
@@ -42,8 +43,8 @@ class Settings:
         _check(self.cleaning.min_area >= 0, f"--min-area is {self.cleaning.min_area}; it must be 0 or more pixels")
         _check(self.max_pixels >= 1, f"--max-pixels is {self.max_pixels}; it must be at least 1")
         _check(
-            self.batch_size is None or self.batch_size >= 1,
-            f"--batch-size is {self.batch_size}; it must be at least 1",
+            self.batch_size is None or 1 <= self.batch_size <= MOST_BATCH,
+            f"--batch-size is {self.batch_size}; it must be at least 1 and at most {MOST_BATCH:,}",
         )
 
     def of_results(self) -> dict[str, Any]:

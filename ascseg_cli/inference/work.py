@@ -22,6 +22,7 @@ from ascseg_cli.inference.outputs import (
     geojson,
     mask_png,
     picture_png,
+    place_inside,
     probability_png,
 )
 from ascseg_cli.inference.postprocess import binarise, measure
@@ -133,7 +134,7 @@ class Work:
             findings=findings,
             width=loaded.size[1],
             height=loaded.size[0],
-            outputs={kind: path.relative_to(self._outputs.root).as_posix() for kind, path in paths.items()},
+            outputs={kind: place_inside(kind, item.output_stem) for kind in paths},
             input_sha256=loaded.sha256,
         )
 

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ascseg_cli.errors import DataError
 from ascseg_cli.network.metadata import Preprocessing
 from ascseg_cli.training.augment import Augmenter
 from ascseg_cli.training.images import Images
@@ -66,11 +65,6 @@ class Batches:
         soften: Soften | None = None,
     ) -> None:
         self.team, self.soften = team, soften
-        if len(images.pixels) < stage.batch:
-            raise DataError(
-                f"{len(images.pixels)} training images, a batch holds {stage.batch}",
-                "lower the batch size (two or more), or add images",
-            )
         side = round(settings.drawn_size * stage.size / settings.size)
         self.pixels = _shrink(torch.from_numpy(images.pixels).to(device), side)
         masks = torch.from_numpy(images.masks).to(device, torch.uint8)[:, None] * 255

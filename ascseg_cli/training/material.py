@@ -86,6 +86,12 @@ def prepare(settings: RunSettings, device: torch.device, say: Say) -> Material:
     start = open_start(settings.start, settings.variant)
     dataset = layouts.open_dataset(Path(settings.data))
     split, known = _without_copies(_split(dataset, settings.split_file, settings.group_by), say)
+    most = max(stage.batch for stage in settings.stages())
+    if len(split.train) < most:
+        raise DataError(
+            f"{len(split.train)} training images, a batch holds {most}",
+            "lower the batch size (two or more), or add images",
+        )
     counts = split.counts()
     say("note", f"{dataset.layout}: {', '.join(f'{counts[part]} {part}' for part in PARTS)}, by {split.rule}")
     images = image_store.load(split.train, settings.drawn_size)

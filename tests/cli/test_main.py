@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +52,39 @@ def test_a_bug_is_told_as_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "bug in ascseg: ZeroDivisionError" in capsys.readouterr().err
     assert cli.run(["--debug"]) == 70
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError("Unable to allocate 134. GiB"), "error: not enough memory: Unable to allocate 134. GiB"),
+        (MemoryError(), "error: not enough memory"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x/y"),
+            "error: /x/y can't be written: No space left on device",
+        ),
+    ],
+)
+def test_a_lack_of_memory_or_space_is_no_bug(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ascseg_cli.cli.app.app", fail)
+    assert cli.run([]) == 3
+    assert capsys.readouterr().err == f"{words}\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX removes a folder that is in use")
+@pytest.mark.parametrize("arguments", [["predict", "x.jpg", "-d", "kvasir"], ["doctor"], ["weights", "list"]])
+def test_a_current_folder_that_was_removed_is_named(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert cli.run(arguments) == 2
+    assert capsys.readouterr().err == "error: the current folder was removed\nhint: change to one that exists\n"
 
 
 def test_names_cannot_act_on_the_terminal() -> None:

@@ -209,10 +209,17 @@ def test_a_list_with_nul_bytes_names_the_option(predict: Predict, capfd: pytest.
         (["photos", "--save", "masks,pdf"], 2, "'pdf'"),
         (["photos", "--save", ","], 2, "nothing to write"),
         (["photos", "--batch-size", "0"], 2, "at least 1"),
+        (["photos", "--batch-size", "100000000"], 2, "at most 4,096"),
         (["photos", "--batch-size", "many"], 2, "auto or a whole number"),
         (["photos", "--min-area", "-1"], 2, "0 or more"),
         (["photos", "--max-pixels", "0"], 2, "at least 1"),
         (["photos", "--threads", "0"], 2, "threads"),
+        (["photos", "--threads", "1000000000000"], 2, "threads"),
+        (["photos", "--output", ""], 2, "--output is empty"),
+        (["photos", "--report", "photos/a.png"], 2, "would replace an image or a result"),
+        (["photos", "--report", "photos_ascseg/results.csv"], 2, "would replace an image or a result"),
+        (["photos", "--report", "photos_ascseg/masks/a.png"], 2, "would replace an image or a result"),
+        (["photos", "--dry-run", "--report", "nowhere/page.html"], 3, "--report"),
         (["nowhere"], 3, "no such file"),
         (["photos", "--backend", "gpu"], 3, "can't run"),
         (["photos", "--device", "tpu"], 2, "unknown"),
@@ -321,10 +328,11 @@ def test_a_second_interrupt_stops_at_once(drawn_weights: Path, tmp_path: Path) -
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
-def test_an_interrupt_before_the_first_image_is_one_line(drawn_weights: Path, photos: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_before_the_first_image_is_one_line(drawn_weights: Path, photos: Path, name: str) -> None:
     script = (
         "import os, signal, sys\nfrom ascseg_cli import cli\nfrom ascseg_cli.cli import predict\n"
-        "predict.weights_file = lambda *_: os.kill(os.getpid(), signal.SIGINT)\ncli.main(sys.argv[1:])"
+        f"predict.weights_file = lambda *_: os.kill(os.getpid(), signal.{name})\ncli.main(sys.argv[1:])"
     )
     arguments = command(drawn_weights, photos)[3:]
     run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)

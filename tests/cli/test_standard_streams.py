@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -53,3 +54,34 @@ def test_a_full_stdout_is_named(drawn_weights: Path, photo: Path, line: str) -> 
     assert run.returncode == 3
     assert b"error: stdout can't be written: No space left on device" in run.stderr
     assert b"Exception ignored" not in run.stderr
+    if "--json" in line:
+        assert json.loads((photo.parent / "out" / "run.json").read_bytes())["state"] == "finished"
+        assert len((photo.parent / "out" / "results.csv").read_bytes().splitlines()) == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("line", "code"), [("$IN -o $OUT", 0), ("$IN nowhere.png -o $OUT", 1), ("$IN --save x", 2)]
+)
+def test_messages_that_nobody_can_hear_change_nothing(
+    drawn_weights: Path, photo: Path, line: str, code: int
+) -> None:
+    run = shell(drawn_weights, photo, f"{line} 2>/dev/full")
+    assert run.returncode == code
+    assert (photo.parent / "out" / "masks" / "a.png").exists() == (code < 2)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("line", ["--help", "--version", "weights list", "weights list --json"])
+def test_a_full_stdout_is_no_bug(line: str) -> None:
+    run = subprocess.run(
+        f"{sys.executable} -m ascseg_cli {line} >/dev/full", shell=True, capture_output=True, check=False
+    )
+    assert run.stderr == b"error: stdout can't be written: No space left on device\n"
+    assert run.returncode == 3
+
+
+def test_help_needs_no_encoding() -> None:
+    command = [sys.executable, "-m", "ascseg_cli", "predict", "--help"]
+    run = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
+    assert b"Foreground is where p \\u2265 P" in run.stdout

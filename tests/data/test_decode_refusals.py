@@ -240,6 +240,18 @@ def test_pipes_and_devices_are_refused_and_never_waited_for(tmp_path: Path) -> N
     assert refusal(Path("/dev/zero")) == "a device, not an image file"
 
 
+def test_a_file_that_would_have_to_be_waited_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent(io.FileIO):  # as /proc/kmsg, when all was read: a regular file, to the system
+        def read(self, size: int | None = -1) -> bytes:
+            return None  # type: ignore[return-value]
+
+    (tmp_path / "a.png").write_bytes(b"something")
+    monkeypatch.setattr("ascseg_cli.data.source.open", Silent, raising=False)
+    assert refusal(tmp_path / "a.png") == "can't be read: it would have to be waited for"
+
+
 def test_a_file_without_the_right_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(by_pillow(EIGHT, "PNG"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -143,6 +144,16 @@ def test_a_killed_decoder_costs_nothing(pool: Decoders, said: list[str]) -> None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX's signals")
+def test_a_decoder_that_cannot_be_started_is_no_bug(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(decoders.subprocess, "Popen", refused)
+    with pytest.raises(AscsegError, match="no decoder can be started: Resource temporarily unavailable") as caught:
+        pool.read_pixels(b"", name="a.png")
+    assert "--threads" in caught.value.hint
+
+
 def test_signals_for_the_whole_job_are_the_run_s_affair(pool: Decoders, said: list[str]) -> None:
     content = samples()["bmp"]
     pool.read_pixels(content, name="a.bmp")

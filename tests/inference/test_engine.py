@@ -13,6 +13,7 @@ from ascseg_cli.errors import BackendError, DeviceMemoryError, UsageError, Weigh
 from ascseg_cli.inference.engine import open_engine
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import ASCSeg
+from ascseg_cli.network.checkpoint import read, write
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,16 @@ def test_lower_precisions_differ_a_little(
     got = open_engine(drawn_weights, precision=precision).probabilities(images)
     assert not np.array_equal(got, open_engine(drawn_weights).probabilities(images))
     assert np.abs(got - exact.numpy()).max() < most
+
+
+def test_weights_too_large_for_float32_give_no_numbers_and_no_warning(
+    drawn_weights: Path, images: np.ndarray, tmp_path: Path
+) -> None:
+    checkpoint = read(drawn_weights)
+    state = {name: np.full_like(values, 1e30) for name, values in checkpoint.tensors.items()}
+    write(tmp_path / "large.safetensors", state, checkpoint.metadata)
+    engine = open_engine(tmp_path / "large.safetensors", device="cpu")  # tests take warnings for errors
+    assert not np.isfinite(engine.probabilities(images)).any()
 
 
 def test_missing_weights(tmp_path: Path) -> None:

@@ -179,6 +179,22 @@ def test_batches_are_halved_until_the_device_s_memory_holds_them(batch: int, hol
     assert all("no memory for" in line and "from here on" in line for line in said)
 
 
+def test_a_batch_that_this_machine_s_memory_does_not_hold_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stack(images: list[np.ndarray]) -> np.ndarray:
+        if len(images) > 2:
+            raise MemoryError
+        return np.array(images)
+
+    engine, said = Numbers(), []
+    monkeypatch.setattr(pipeline.np, "stack", stack)
+    results = list(Pipeline(engine, SlowWork(), batch=8, warn=said.append).run(ITEMS[:3]))  # type: ignore[arg-type]
+    assert [result.reason for result in results] == ["0", "1", "2"]
+    assert said == [
+        "no memory for 8 images at once; from here on 4 at a time",
+        "no memory for 4 images at once; from here on 2 at a time",
+    ]
+
+
 def test_an_image_that_fits_no_memory_fails_and_the_next_is_tried() -> None:
     results = list(Pipeline(Small(1, busy=3), SlowWork(), batch=2, threads=2).run(ITEMS[:3]))  # type: ignore[arg-type]
     assert [(result.status, result.reason) for result in results] == [

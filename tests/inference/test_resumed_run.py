@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from runner import ALL, Runner
+from stand_in import green_disc, save_picture
 
-from ascseg_cli.data.discover import Found
+from ascseg_cli.data.discover import Found, discover
 from ascseg_cli.inference import run_record, work
 from ascseg_cli.inference.journal import line_of
 from ascseg_cli.inference.outputs import OutputFolder
@@ -37,6 +38,14 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(
     assert runner.pictures() == whole.pictures()
     assert runner.rows() == whole.rows()
     assert len(runner.record()["earlier_runs"]) == 1
+
+
+def test_a_run_that_is_asked_to_stop_when_all_is_done_is_finished(
+    runner: Runner, found: Callable[[int], Found]
+) -> None:
+    summary = runner(found(3), stop_after=3)
+    assert (summary.interrupted, summary.state) == (False, "finished")
+    assert runner.record()["state"] == "finished"
 
 
 def test_resume_in_a_new_folder_is_a_new_run(runner: Runner, found: Callable[[int], Found]) -> None:
@@ -112,6 +121,64 @@ def test_more_kinds_than_before_are_made_and_fewer_are_kept(runner: Runner, foun
     assert runner(images, mode="resume", settings=ALL).resumed == 0
     assert len(runner.pictures()) == 8
     assert runner(images, mode="resume", settings=replace(ALL, save=("masks",))).resumed == 2
+
+
+def test_an_output_of_other_settings_never_stands_beside_a_row(
+    runner: Runner, engine, found: Callable[[int], Found]
+) -> None:
+    images, strict = found(2), replace(ALL, threshold=0.9)
+    runner(images)
+    runner(images, mode="resume", settings=replace(strict, save=("masks",)))
+    assert {name.partition("/")[0] for name in runner.pictures()} == {"masks"}
+    assert runner(images, mode="resume", settings=strict).resumed == 0
+    fresh = Runner(engine, runner.root.parent / "fresh")
+    fresh(images, settings=strict)
+    assert runner.pictures() == fresh.pictures()
+
+
+def test_an_output_of_other_settings_that_cannot_be_removed_is_made_again(
+    runner: Runner, engine, found: Callable[[int], Found], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, strict = found(2), replace(ALL, threshold=0.9)
+    runner(images)
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "discard", lambda *_: None)
+        runner(images, mode="resume", settings=replace(strict, save=("masks",)))
+    assert len(runner.pictures()) == 8
+    assert dict(runner(images, mode="resume", settings=strict).redone) == {"an output is missing or damaged": 2}
+    fresh = Runner(engine, runner.root.parent / "fresh")
+    fresh(images, settings=strict)
+    assert runner.pictures() == fresh.pictures()
+
+
+def test_a_mask_is_never_taken_for_that_of_an_image_which_had_its_name(runner: Runner, tmp_path: Path) -> None:
+    first, second = tmp_path / "first" / "x.png", tmp_path / "second" / "x.jpg"
+    save_picture(first, green_disc(1))
+    save_picture(second, green_disc(2))
+    runner(discover([first.parent], output=runner.root))
+    mask = runner.pictures()["masks/x.png"]
+    runner(discover([second.parent], output=runner.root), mode="resume")
+    assert runner.warnings == [
+        "1 image of the earlier run aren't among the inputs now; "
+        "outputs are overwritten by those of others (first: x.png)"
+    ]
+    assert runner.pictures()["masks/x.png"] != mask
+    runner(discover([first.parent], output=runner.root), mode="resume")
+    assert runner.pictures()["masks/x.png"] == mask
+
+
+def test_an_older_output_of_another_name_is_not_taken_for_the_newer(runner: Runner, tmp_path: Path) -> None:
+    photos, strict = tmp_path / "photos", replace(ALL, threshold=0.9)
+    save_picture(photos / "x.png", green_disc(1))
+    save_picture(photos / "x.jpg", green_disc(2))
+    both, one = discover([photos], output=runner.root), discover([photos / "x.png"], output=runner.root)
+    runner(both)
+    runner(one, mode="resume", settings=strict)  # its mask is masks/x.png now, no longer masks/x.png.png
+    summary = runner(both, mode="resume", settings=strict)
+    assert summary.redone["outputs have another name now, the old ones stay"] == 1
+    fresh = Runner(runner.engine, tmp_path / "fresh")
+    fresh(both, settings=strict)
+    assert fresh.pictures().items() < runner.pictures().items()
 
 
 def test_a_kill_while_an_image_is_redone_leaves_it_undone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,52 @@ def test_a_forged_journal_removes_nothing_outside(
     runner(found(1), mode="overwrite")
     assert (tmp_path / "precious.png").exists()
     assert (runner.root / "precious.png").exists()
+
+
+@pytest.mark.parametrize("mode", ["resume", "overwrite"])
+def test_what_lies_behind_a_link_is_neither_written_nor_removed(
+    runner: Runner, found: Callable[[int], Found], tmp_path: Path, mode: str
+) -> None:
+    images = found(2)
+    runner(images)
+    precious = tmp_path / "elsewhere"
+    (runner.root / "masks").rename(precious)
+    (runner.root / "masks").symlink_to(precious)
+    (precious / "000.png").write_bytes(b"precious")
+    images.items[0].path.write_bytes(b"")
+    assert runner(images, mode=mode).counts["failed"] >= 1
+    assert (precious / "000.png").read_bytes() == b"precious"
+    assert len(list(precious.iterdir())) == 2
+
+
+@pytest.mark.parametrize("mode", ["resume", "overwrite"])
+def test_a_journal_that_is_a_link_is_refused(
+    runner: Runner, found: Callable[[int], Found], tmp_path: Path, mode: str
+) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_bytes(b"no end of line")
+    runner.root.mkdir()
+    (runner.root / "journal.jsonl").symlink_to(precious)
+    with pytest.raises(OutputError, match=r"journal\.jsonl is a link, or no file"):
+        runner(found(1), mode=mode)
+    assert precious.read_bytes() == b"no end of line"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.timeout(20)
+def test_pipes_in_an_output_folder_are_never_waited_for(runner: Runner, found: Callable[[int], Found]) -> None:
+    images = found(2)
+    runner(images)
+    before = runner.pictures()
+    for name in ("run.json", "masks/000.png"):
+        (runner.root / name).unlink()
+        os.mkfifo(runner.root / name)
+    assert runner(images, mode="resume").resumed == 1
+    assert runner.pictures() == before
+    (runner.root / "journal.jsonl").unlink()
+    os.mkfifo(runner.root / "journal.jsonl")
+    with pytest.raises(OutputError, match="is a link, or no file"):
+        runner(images, mode="resume")
 
 
 def test_two_runs_never_write_into_one_folder(runner: Runner, engine, found: Callable[[int], Found]) -> None:

@@ -159,6 +159,7 @@ def test_validation_images_that_the_first_weights_saw_are_said(folder: Path, tmp
 def test_too_few_images_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="training images, a batch holds 64"):
         train(folder, tmp_path / "run", steps=1, batch=64)
+    assert not (tmp_path / "run").exists()
     for kind in ("images", "masks"):
         (tmp_path / "d" / kind).mkdir(parents=True)
         pair = open_dataset(folder).split().train[0]

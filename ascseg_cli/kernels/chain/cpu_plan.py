@@ -57,7 +57,8 @@ def _finished(draft: Draft) -> Pass:
     widest = -(-max(draft.widest, draft.into, draft.over_out) // 4) * 4
     head = [draft.resize_in, draft.over, draft.size, draft.dilation, draft.into, draft.over_out]
     code = np.array([*head, 0, draft.resize_out, widest, *(n for step in draft.within for n in step)], np.int64)
-    table = np.concatenate(numbers).astype(np.float32)
+    with np.errstate(over="ignore"):  # of weights so large the results aren't numbers, which is said of each image
+        table = np.concatenate(numbers).astype(np.float32)
     combines = any(step[0] >= k.ADD for step in draft.within)
     return Pass(code, table, draft.resize_in, draft.resize_out, draft.channels, combines)
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from ascseg_cli import errors, exit_codes
+from ascseg_cli.cli.interrupt import endings
 from ascseg_cli.printable import printable
 
 _EXIT_CODES: tuple[tuple[type[errors.AscsegError], int], ...] = (
@@ -25,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding may lack what help says
         sys.stdout.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: half-written files go, and it is said
+    for number in set(endings()) - {signal.SIGINT}:
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: half-written files go, and it is said
     wanted = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(run(wanted))
 

@@ -15,6 +15,7 @@ from ascseg_cli.cli import evaluation_table, say
 from ascseg_cli.cli.prediction import write_out
 from ascseg_cli.cli.progress import RunProgress
 from ascseg_cli.data import grouping
+from ascseg_cli.data.tree import IMAGE_SUFFIXES, suffix
 from ascseg_cli.errors import DataError, GateError, OutputError, UsageError
 from ascseg_cli.evaluation import gates, rows_file
 from ascseg_cli.evaluation.bootstrap import Plan
@@ -196,8 +197,10 @@ def check_unpaired(unpaired: dict[str, tuple[str, ...]], *, allowed: bool) -> No
 
 
 def check_outputs(order: Order) -> None:
-    """Raises OutputError before any work where a file that is wanted could not be written."""
+    """Raises OutputError or UsageError before any work where a file that is wanted could or must not be written."""
     for option, path in (("--csv", order.csv), ("--report", order.report)):
+        if path is not None and suffix(path.name) in IMAGE_SUFFIXES:
+            raise UsageError(f"{option} {path} has an image's name", "give another: it would replace the image")
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise OutputError(f"{option} {path} can't be written: no such folder, or itself one")
 

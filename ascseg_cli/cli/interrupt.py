@@ -1,15 +1,24 @@
-"""Ctrl-C and SIGTERM: the first asks a run to end well, the second ends it at once."""
+"""Ctrl-C, SIGTERM, a closed terminal: the first asks a run to end well, the second ends it at once."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from ascseg_cli import exit_codes
+
+
+def endings() -> list[signal.Signals]:
+    """What asks this process to end; the end of its terminal unless that is ignored, as under nohup."""
+    found = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return found
 
 
 @contextlib.contextmanager
@@ -31,7 +40,7 @@ def graceful(first: Callable[[], None], second: Callable[[], None]) -> Iterator[
         asked = True
         first()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in endings()}
     try:
         yield
     finally:

@@ -20,8 +20,9 @@ def serve(seconds: float) -> None:
 
     seconds  after which a decoder that stalls ends itself: where nobody is left who would end it
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to all of a job's processes; the run ends its decoders
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to all of a job's processes; the run ends its decoders
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     with contextlib.suppress(OSError):  # where memory is short the system shall end this process, not the run
         Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
     # Nothing that a library prints may come between the answers.

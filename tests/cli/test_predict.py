@@ -272,7 +272,7 @@ def test_bad_bytes_from_stdin_leave_stdout_empty(drawn_weights: Path, content: b
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_well_and_resume_goes_on(drawn_weights: Path, tmp_path: Path, number: int) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
@@ -293,11 +293,25 @@ def test_an_interrupt_ends_well_and_resume_goes_on(drawn_weights: Path, tmp_path
     assert statuses.count("skipped") > 10
     assert not list((tmp_path / "out").rglob(".ascseg-*"))
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 40 - statuses.count("skipped")
-    if number == signal.SIGTERM:
+    if number != signal.SIGINT:
         return  # going on is the same
     again = subprocess.run([*whole, "--resume"], capture_output=True, check=True)
     told = [json.loads(line) for line in again.stdout.splitlines()]
     assert sum(one["resumed"] for one in told) == 40 - statuses.count("skipped")
+    assert {row["status"] for row in rows(tmp_path / "out")} <= {"ok", "empty"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+def test_under_nohup_a_closed_terminal_ends_nothing(drawn_weights: Path, photos: Path, tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\nfrom ascseg_cli import cli\nfrom ascseg_cli.cli import predict\n"
+        "found = predict.weights_file\n"
+        "predict.weights_file = lambda *given: (os.kill(os.getpid(), signal.SIGHUP), found(*given))[1]\n"
+        "cli.main(sys.argv[1:])"
+    )
+    arguments = command(drawn_weights, photos / "a.png", "-o", tmp_path / "out")[3:]
+    run = subprocess.run(["nohup", sys.executable, "-c", script, *arguments], capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr
     assert {row["status"] for row in rows(tmp_path / "out")} <= {"ok", "empty"}
 
 
@@ -328,7 +342,7 @@ def test_a_second_interrupt_stops_at_once(drawn_weights: Path, tmp_path: Path) -
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_an_interrupt_before_the_first_image_is_one_line(drawn_weights: Path, photos: Path, name: str) -> None:
     script = (
         "import os, signal, sys\nfrom ascseg_cli import cli\nfrom ascseg_cli.cli import predict\n"

@@ -158,7 +158,7 @@ def test_signals_for_the_whole_job_are_the_run_s_affair(pool: Decoders, said: li
     content = samples()["bmp"]
     pool.read_pixels(content, name="a.bmp")
     (process,) = pool._all
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(process._process.pid, number)
     pool.read_pixels(content, name="a.bmp")
     assert said == []

@@ -258,6 +258,15 @@ def test_the_csv_holds_the_same_rows_and_can_be_compared_with(folders, capsys, t
     assert {one["equal"] for one in again["metrics"].values()} == {13}
 
 
+@pytest.mark.parametrize("option", ["--csv", "--report"])
+def test_no_image_is_replaced(folders, capsys, option: str) -> None:
+    image = folders[1] / "m03_mask.png"
+    before = image.read_bytes()
+    assert evaluate(folders, option, str(image)) == exit_codes.USAGE
+    assert f"error: {option} {image} has an image's name" in " ".join(capsys.readouterr().err.split())
+    assert image.read_bytes() == before
+
+
 def test_comparing_with_a_folder(folders, capsys, tmp_path: Path) -> None:
     perfect = tmp_path / "perfect"
     for path in folders[1].iterdir():

@@ -197,7 +197,7 @@ def check_unpaired(unpaired: dict[str, tuple[str, ...]], *, allowed: bool) -> No
 
 
 def check_outputs(order: Order) -> None:
-    """Raises OutputError or UsageError before any work where a file that is wanted could or must not be written."""
+    """Raises OutputError or UsageError, before any work, where --csv or --report can't or must not be written."""
     for option, path in (("--csv", order.csv), ("--report", order.report)):
         if path is not None and suffix(path.name) in IMAGE_SUFFIXES:
             raise UsageError(f"{option} {path} has an image's name", "give another: it would replace the image")

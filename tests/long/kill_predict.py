@@ -2,7 +2,7 @@
 
     python tests/long/kill_predict.py --count 200 --seed 1
 
-Ends are SIGKILL, SIGINT and SIGTERM, the latter two once or twice, at random moments from the process's start on,
+Ends are SIGKILL, SIGINT, SIGTERM and SIGHUP, SIGINT and SIGTERM once or twice, at random moments from the process's start on,
 most of them amid the images. Compared are every mask, overlay, probability map and polygon to the last byte, the
 rows of results.csv but for `seconds`, their order, and that no other file is left.
 `tests/inference/test_kills.py` runs a sample of it with a stand-in for the network.
@@ -125,7 +125,7 @@ class Killer:
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         number, twice = self._chance.choice(
             [(signal.SIGKILL, False), (signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, False),
-             (signal.SIGTERM, True)]
+             (signal.SIGTERM, True), (signal.SIGHUP, False)]
         )  # fmt: skip
         process.send_signal(number)
         if twice:

@@ -3,8 +3,8 @@
     python tests/long/kill_predict.py --count 200 --seed 1
 
 Ends are SIGKILL, SIGHUP, SIGINT and SIGTERM, the latter two once or twice, at random moments from the process's
-start on, most of them amid the images. Compared are every mask, overlay, probability map and polygon to the last byte, the
-rows of results.csv but for `seconds`, their order, and that no other file is left.
+start on, most of them amid the images. Compared are every mask, overlay, probability map and polygon to the last
+byte, the rows of results.csv but for `seconds`, their order, and that no other file is left.
 `tests/inference/test_kills.py` runs a sample of it with a stand-in for the network.
 """
 

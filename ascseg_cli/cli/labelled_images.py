@@ -44,7 +44,7 @@ class Network:
 def of_weights(order: Order, network: Network, data: Path, part: str, *, strict: bool) -> int:
     """Score weights on a part of a labelled folder; returns the exit code."""
     limits = order.gates(probabilities=True)
-    evaluation.check_outputs(order)
+    evaluation.check_outputs(order, network.weights)
     metadata = read_metadata(network.weights)
     named = _chosen(data, part, order)
     groups = evaluation.groups_of(order.group, ((name, str(pair.image)) for name, pair in named.items()), data)

@@ -10,6 +10,7 @@ from ascseg_cli.kernels.nearest import nearest_squares
 
 _ROUNDING = 1e-12  # of a length: far more than one division rounds, far less than two distances differ
 
+
 @dataclass(frozen=True)
 class Distances:
     """From each edge pixel of one mask to the nearest of the other, in pixels, float64.

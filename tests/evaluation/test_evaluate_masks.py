@@ -267,6 +267,38 @@ def test_no_image_is_replaced(folders, capsys, option: str) -> None:
     assert image.read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--csv", "--report"])
+@pytest.mark.parametrize(("other", "value"), [("--compare", "{}"), ("--group", "{}:patient")])
+def test_no_table_that_is_read_is_replaced(folders, capsys, tmp_path: Path, option, other, value) -> None:
+    table = tmp_path / "table.csv"
+    if other == "--compare":
+        result(folders, capsys, "--csv", str(table))
+    else:
+        table.write_text(
+            "image,patient\n" + "".join(f"m{i:02d}.png,{i // 2}\n" for i in range(12)), encoding="utf-8"
+        )
+    before = table.read_bytes()
+    again = tmp_path / "pred" / ".." / "table.csv"
+    assert evaluate(folders, other, value.format(table), option, str(again)) == exit_codes.USAGE
+    assert f"{option} {again} is the file of {other} too" in " ".join(capsys.readouterr().err.split())
+    assert table.read_bytes() == before
+
+
+def test_the_table_and_the_report_are_two_files(folders, capsys, tmp_path: Path) -> None:
+    both = str(tmp_path / "scores")
+    assert evaluate(folders, "--csv", both, "--report", both) == exit_codes.USAGE
+    assert f"--report {both} is the file of --csv too" in " ".join(capsys.readouterr().err.split())
+    assert not Path(both).exists()
+
+
+def test_a_gate_on_an_interval_that_one_image_cannot_have(tmp_path: Path, capsys) -> None:
+    for side in ("pred", "truth"):
+        write(tmp_path / side / "a.png", np.full((5, 5), 255, np.uint8))
+    pair = tmp_path / "pred", tmp_path / "truth"
+    assert evaluate(pair, "--require", "dice>=0.5", "--require-interval") == exit_codes.GATE_NOT_MET
+    assert "dice>=0.5: 1 has no interval, which takes two images or groups" in capsys.readouterr().err
+
+
 def test_comparing_with_a_folder(folders, capsys, tmp_path: Path) -> None:
     perfect = tmp_path / "perfect"
     for path in folders[1].iterdir():

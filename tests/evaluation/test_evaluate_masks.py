@@ -267,6 +267,34 @@ def test_no_image_is_replaced(folders, capsys, option: str) -> None:
     assert image.read_bytes() == before
 
 
+def test_a_table_that_a_spreadsheet_saved_can_be_compared_with(folders, capsys, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    result(folders, capsys, "--csv", str(path))
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert result(folders, capsys, "--compare", str(path))["comparison"]["images"] == 12
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda lines: [], "is no per-image table"),
+        (lambda lines: [*lines[:4], lines[4].replace(",found,", ",found,x")], "is no per-image table"),
+        (lambda lines: [lines[0], lines[1].replace("m00,0.0", "m00,inf"), *lines[2:]], "is no per-image table"),
+        (lambda lines: [lines[0], lines[1].replace("m00,0.0", "m00,nan"), *lines[2:]], "is no per-image table"),
+        (lambda lines: [*lines, lines[3]], "has an image twice"),
+    ],
+)
+def test_a_spoilt_table_is_not_compared_with(folders, capsys, tmp_path: Path, spoil, words: str) -> None:
+    path = tmp_path / "rows.csv"
+    result(folders, capsys, "--csv", str(path))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    spoilt = spoil(lines)
+    assert spoilt != lines
+    path.write_text("".join(f"{line}\n" for line in spoilt), encoding="utf-8")
+    assert evaluate(folders, "--compare", str(path)) == exit_codes.NOTHING_DONE
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("option", ["--csv", "--report"])
 @pytest.mark.parametrize(("other", "value"), [("--compare", "{}"), ("--group", "{}:patient")])
 def test_no_table_that_is_read_is_replaced(folders, capsys, tmp_path: Path, option, other, value) -> None:

@@ -230,4 +230,5 @@ def tell(whole: Evaluation, order: Order, limits: list[gates.Gate], album: Album
     missed = gates.failures(limits, whole.summary, whole_interval=order.require_interval)
     if missed:
         raise GateError("not met: " + "; ".join(missed))
-    return exit_codes.SOME_FAILED if whole.table.unscored else exit_codes.OK
+    failed = whole.table.unscored or (whole.other is not None and whole.other.unscored)
+    return exit_codes.SOME_FAILED if failed else exit_codes.OK

@@ -340,6 +340,15 @@ def test_comparing_with_a_folder(folders, capsys, tmp_path: Path) -> None:
     assert dice["effect"] == 1
 
 
+def test_a_mask_of_the_other_set_that_cannot_be_read_is_a_failure(folders, capsys, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for path in folders[0].iterdir():
+        write(other / path.name, np.asarray(Image.open(path)))
+    (other / "m04.png").write_bytes(b"nonsense")
+    found = result(folders, capsys, "--compare", str(other), code=exit_codes.SOME_FAILED)
+    assert (len(found["images"]), found["comparison"]["images"], found["failed"]) == (12, 11, [])
+
+
 def test_groups_widen_the_interval(folders, capsys) -> None:
     alone = result(folders, capsys)["summary"]["accuracy"]
     grouped = result(folders, capsys, "--group", r"m(\d)")["summary"]["accuracy"]

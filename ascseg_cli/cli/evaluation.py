@@ -70,7 +70,7 @@ class Order:
         """What must be met, known to be measured. Raises UsageError."""
         names = list(METRICS) if probabilities else list(MASK_METRICS)
         names += [f"per_image.{name}" for name in names] + [f"pooled.{name}" for name in POOLED] + ["isic.iou"]
-        names += ["polyp255.dice", "polyp255.iou"] if probabilities else []
+        names += ["pooled.ece", "polyp255.dice", "polyp255.iou"] if probabilities else []
         return [] if self.require is None else gates.parse_gates(self.require, names)
 
 

@@ -40,7 +40,7 @@ class Gate:
             value = figure.low if self.sign.startswith(">") else figure.high
             what = "its interval's lower end is" if self.sign.startswith(">") else "its interval's upper end is"
             if value is None:
-                return f"{self}: {figure.mean:.4g} has no interval, which takes two images or groups at least"
+                return f"{self}: {figure.mean:.4g} has no interval here"
         if value is None:
             return f"{self}: there is no such figure here"
         return None if _MEETS[self.sign](value, self.limit) else f"{self}: {what} {value:.4g}"

@@ -61,6 +61,6 @@ def check(
     if fix is not None:
         with RunProgress(len(report.facts), quiet=quiet) as progress:
             cleaned = clean(report, fix, usable_threads(), progress.advance)
-        say_cleaned(cleaned, fix)
-        done, lost = len(cleaned.written), len(cleaned.left_out)
+        say_cleaned(cleaned, fix, quiet=quiet)
+        done, lost = len(cleaned.written), len(cleaned.left_out) + cleaned.alone
     raise typer.Exit(NOTHING_DONE if not done else SOME_FAILED if lost else OK)

@@ -42,12 +42,14 @@ def print_report(report: Report) -> None:
             _print_list(console, [(report.name(remark.path), remark.words) for remark in remarks])
 
 
-def say_cleaned(cleaned: Cleaned, output: Path) -> None:
+def say_cleaned(cleaned: Cleaned, output: Path, *, quiet: bool) -> None:
     """What the clean copy holds, and what couldn't be mended, on stderr."""
     for remark in cleaned.left_out[:_MOST_LINES]:
         say("left out", f"{remark.path}: {remark.words}")
     if len(cleaned.left_out) > _MOST_LINES:
         say("left out", f"{len(cleaned.left_out) - _MOST_LINES} more")
+    if quiet:
+        return
     changes = (
         (cleaned.turned, "image written upright", "images written upright"),
         (cleaned.turned_masks, "mask turned with its image", "masks turned with their images"),

@@ -70,7 +70,7 @@ class Order:
         """What must be met, known to be measured. Raises UsageError."""
         names = list(METRICS) if probabilities else list(MASK_METRICS)
         names += [f"per_image.{name}" for name in names] + [f"pooled.{name}" for name in POOLED] + ["isic.iou"]
-        names += ["polyp255.dice", "polyp255.iou"] if probabilities else []
+        names += ["pooled.ece", "polyp255.dice", "polyp255.iou"] if probabilities else []
         return [] if self.require is None else gates.parse_gates(self.require, names)
 
 
@@ -196,9 +196,17 @@ def check_unpaired(unpaired: dict[str, tuple[str, ...]], *, allowed: bool) -> No
         raise DataError(f"{words} have no partner", "--allow-unpaired scores the others")
 
 
-def check_outputs(order: Order) -> None:
+def check_outputs(order: Order, weights: Path | None = None) -> None:
     """Raises OutputError or UsageError, before any work, where --csv or --report can't or must not be written."""
+    taken = {"--weights": weights, "--compare": order.compare}
+    taken["--group"] = None if order.group is None else grouping.table_of(order.group)
     for option, path in (("--csv", order.csv), ("--report", order.report)):
+        for other, used in taken.items():
+            if path is not None and used is not None and path.resolve() == used.resolve():
+                raise UsageError(
+                    f"{option} {path} is the file of {other} too: it would be replaced", "give another"
+                )
+        taken[option] = path
         if path is not None and suffix(path.name) in IMAGE_SUFFIXES:
             raise UsageError(f"{option} {path} has an image's name", "give another: it would replace the image")
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
@@ -222,4 +230,5 @@ def tell(whole: Evaluation, order: Order, limits: list[gates.Gate], album: Album
     missed = gates.failures(limits, whole.summary, whole_interval=order.require_interval)
     if missed:
         raise GateError("not met: " + "; ".join(missed))
-    return exit_codes.SOME_FAILED if whole.table.unscored else exit_codes.OK
+    failed = whole.table.unscored or (whole.other is not None and whole.other.unscored)
+    return exit_codes.SOME_FAILED if failed else exit_codes.OK

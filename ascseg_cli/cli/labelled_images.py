@@ -44,9 +44,9 @@ class Network:
 def of_weights(order: Order, network: Network, data: Path, part: str, *, strict: bool) -> int:
     """Score weights on a part of a labelled folder; returns the exit code."""
     limits = order.gates(probabilities=True)
-    evaluation.check_outputs(order)
+    evaluation.check_outputs(order, network.weights)
     metadata = read_metadata(network.weights)
-    named = _chosen(data, part, order)
+    named, lone = _chosen(data, part, order)
     groups = evaluation.groups_of(order.group, ((name, str(pair.image)) for name, pair in named.items()), data)
     seen = _seen(metadata.training_images, named, order, strict=strict)
     engine = open_engine(
@@ -71,7 +71,7 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
         pairs = MaskPairs("", "")
         for name, pair in named.items():
             pairs.append(name, name, [str(pair.image)], map(str, pair.masks))
-        whole = evaluation.sum_up(order, table, pairs, groups, settings=settings)
+        whole = evaluation.sum_up(order, table, pairs, groups, unpaired=lone, settings=settings)
         if seen is not None:
             kinds = dict(zip(named, seen.kinds))
             unseen = without_seen(table, kinds, order.plan, whole.groups, order.ruler.scale)
@@ -79,16 +79,17 @@ def of_weights(order: Order, network: Network, data: Path, part: str, *, strict:
         return evaluation.tell(whole, order, limits, album)
 
 
-def _chosen(data: Path, part: str, order: Order) -> dict[str, Pair]:
-    """The images of the part by name: their path in the folder without suffix."""
+def _chosen(data: Path, part: str, order: Order) -> tuple[dict[str, Pair], dict[str, tuple[str, ...]]]:
+    """The images of the part by name, their path in the folder without suffix; and files without a partner."""
     if part not in (*PARTS, "all"):
         raise UsageError(f"--part is {part!r}; it must be train, validation, test or all")
     found = open_dataset(data)
-    lone = tuple(f"{one.path.relative_to(data)} ({one.reason})" for one in found.unpaired)
-    evaluation.check_unpaired({"files": lone}, allowed=order.allow_unpaired)
+    said = tuple(f"{one.path.relative_to(data)} ({one.reason})" for one in found.unpaired)
+    evaluation.check_unpaired({"files": said}, allowed=order.allow_unpaired)
+    lone = {"files": tuple(one.path.relative_to(data).as_posix() for one in found.unpaired)}
     pairs = _part(found, part)
     files = [(str(pair.image), pair.image.relative_to(data).as_posix()) for pair in pairs]
-    return dict(sorted(zip(output_stems(files), pairs)))
+    return dict(sorted(zip(output_stems(files), pairs))), lone
 
 
 def _part(found: Dataset, part: str) -> tuple[Pair, ...]:

@@ -24,7 +24,7 @@ from ascseg_cli.data.inspection import PairFacts, Remark
 from ascseg_cli.data.pairs import Pair
 from ascseg_cli.data.report import Report
 from ascseg_cli.data.split import PARTS, Split
-from ascseg_cli.errors import AscsegError, OutputError, UsageError
+from ascseg_cli.errors import AscsegError, DataError, OutputError, UsageError
 
 SPLIT = "split.csv"
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')
@@ -64,10 +64,16 @@ def check_output(output: Path, root: Path) -> None:
 def clean(report: Report, output: Path, threads: int, done: Callable[[], None] = lambda: None) -> Cleaned:
     """Write the clean copy of every pair that can be used, or mended by turning its masks as its image is turned.
 
-    Raises UsageError as `check_output`; OutputError where it can't be written.
+    Raises UsageError as `check_output`; DataError where no pair is left; OutputError where it can't be written.
     """
     check_output(output, report.dataset.root)
     good = [one for one in report.facts if _mendable(one)]
+    left_out = tuple(next(r for r in one.remarks if r.problem) for one in report.facts if not _mendable(one))
+    if not good:
+        raise DataError(
+            f"no pair can be used or mended, so {output} isn't written; {left_out[0].path}: {left_out[0].words}",
+            "look at what ascseg check says without --fix",
+        )
     stems = safe_stems([one.pair for one in good])
     temporary = output.parent / f".ascseg-{secrets.token_hex(6)}.tmp"
     try:
@@ -86,7 +92,7 @@ def clean(report: Report, output: Path, threads: int, done: Callable[[], None] =
         turned_masks=sum(one.turn_masks for one in good),
         united=sum(len(one.pair.masks) > 1 for one in good),
         renamed=sum(one.pair.stem != stem for one, stem in zip(good, stems)),
-        left_out=tuple(next(r for r in one.remarks if r.problem) for one in report.facts if not _mendable(one)),
+        left_out=left_out,
         alone=len(report.dataset.unpaired),
     )
 

@@ -44,6 +44,12 @@ def groups_of(images: Sequence[str], by: str, root: Path) -> list[str]:
     return names
 
 
+def table_of(by: str) -> Path | None:
+    """The table that a rule names; None where it is a pattern."""
+    table = _TABLE.fullmatch(by)
+    return Path(table[1]) if table else None
+
+
 def _by_column(images: Sequence[str], path: Path, column: str) -> Iterator[str]:
     """Rows of images that aren't here are passed over: such tables are often about more than one folder."""
     known = {Path(image).name for image in images} | {Path(image).stem for image in images}

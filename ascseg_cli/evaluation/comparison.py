@@ -50,7 +50,10 @@ class Comparison:
 
 
 def compare(here: Table, there: Table, plan: Plan, groups: np.ndarray | None, scale: float) -> Comparison:
-    """Paired by name. groups: of the images of `here`. Raises DataError where no image is in both."""
+    """Paired by name. groups: of the images of `here`.
+
+    Raises DataError where no image is in both, or one is twice in `there`.
+    """
     mine, theirs = _in_both(here, there)
     if not len(mine):
         raise DataError("no image is in both sets of predictions that are compared", "both need the same names")
@@ -74,6 +77,8 @@ def compare(here: Table, there: Table, plan: Plan, groups: np.ndarray | None, sc
 def _in_both(here: Table, there: Table) -> tuple[np.ndarray, np.ndarray]:
     """The places of the images that both tables have, in each of them, in the order of `here`."""
     places = {name: place for place, name in enumerate(there.names)}
+    if len(places) < len(there):
+        raise DataError("the table that is compared with has an image twice", "keep one row of each image")
     theirs = np.array([places.get(name, -1) for name in here.names], np.intp)
     mine = np.flatnonzero(theirs >= 0)
     return mine, theirs[mine]

@@ -36,9 +36,11 @@ class Gate:
         whole_interval  the interval's worse end must meet it, not only the mean
         """
         value, what = (None if figure is None else figure.mean), "it is"
-        if whole_interval and figure is not None:
+        if whole_interval and figure is not None and value is not None:
             value = figure.low if self.sign.startswith(">") else figure.high
             what = "its interval's lower end is" if self.sign.startswith(">") else "its interval's upper end is"
+            if value is None:
+                return f"{self}: {figure.mean:.4g} has no interval here"
         if value is None:
             return f"{self}: there is no such figure here"
         return None if _MEETS[self.sign](value, self.limit) else f"{self}: {what} {value:.4g}"

@@ -1,5 +1,6 @@
 """Two folders of masks as pairs: by relative name without suffix, then without the words that tools add to names.
 
+Names are compared in Unicode's composed form (NFC): macOS stores some decomposed, and they look the same.
 A name that matches as it stands goes first, so that an image whose own name ends in `_mask` keeps its partner.
 Several files of one name with such a word (`a_mask.png`, `a_mask_1.png`) are one mask, their union; a file
 without it beside them is taken for the image and left out.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
@@ -64,11 +66,11 @@ def pair_folders(pred: Path, truth: Path) -> Pairing:
 def pair_again(pred: Path, pairs: MaskPairs) -> MaskPairs:
     """Another folder of predictions with the truths of `pairs`, under their names. Raises DataError as above."""
     side = _side(pred)
-    groups = _Groups(side, {pair.key for pair in pairs})
+    groups = _Groups(side, {_composed(pair.key) for pair in pairs})
     found = MaskPairs(side.root, "")
     for pair in pairs:
-        if pair.key in groups:
-            found.append(pair.name, pair.key, groups[pair.key], pair.truth_files)
+        if (key := _composed(pair.key)) in groups:
+            found.append(pair.name, pair.key, groups[key], pair.truth_files)
     if not len(found):
         raise DataError(f"no file of {pred} has the name of an image here, {pairs[0].key} for one")
     return found
@@ -153,7 +155,11 @@ def _check_distinct(members: list[str]) -> None:
 
 
 def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]
+    return _composed(os.path.splitext(name)[0])
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _lone(groups: _Groups, partners: _Groups) -> tuple[str, ...]:

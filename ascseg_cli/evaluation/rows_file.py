@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,11 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def read_rows(path: Path) -> Table:
     """The table that `write_rows` wrote. Raises DataError for any other file."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets put a mark before it
             rows = csv.DictReader(file)
-            table = Table(with_probabilities="brier" in (rows.fieldnames or ()))
+            if "name" not in (columns := rows.fieldnames or ()):
+                raise ValueError("no column of names")
+            table = Table(with_probabilities="brier" in columns)
             for row in rows:
                 table.add(_scored(row, table.metrics))
     except OSError as error:
@@ -49,5 +52,7 @@ def read_rows(path: Path) -> Table:
 
 def _scored(row: dict[str, str], metrics: Iterable[str]) -> Scored:
     values = {name: float(row[name]) if row[name] else None for name in metrics}
+    if not all(value is None or math.isfinite(value) for value in values.values()):
+        raise ValueError("a figure is infinite or no number")
     counts = Counts(*(int(row[name]) for name in ("tp", "fp", "fn", "tn")))
     return Scored(row["name"].removeprefix("./"), (int(row["height"]), int(row["width"])), counts, values)

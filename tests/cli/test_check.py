@@ -81,6 +81,32 @@ def test_a_clean_copy_is_written_and_the_code_is_the_copys(run: Run, tmp_path: P
     assert "isn't an empty folder" in err
 
 
+def test_a_file_without_a_partner_is_left_out_of_the_copy_and_of_exit_code_0(run: Run, tmp_path: Path) -> None:
+    for name in ("a", "alone"):
+        save(tmp_path / f"data/images/{name}.png", picture(1))
+    save(tmp_path / "data/masks/a.png", blot())
+    code, _, err = run(tmp_path / "data", "--fix", tmp_path / "clean")
+    assert code == 1
+    assert "1 file without a partner left out" in err
+    assert run(tmp_path / "clean")[0] == 0
+
+
+def test_no_copy_is_written_where_nothing_would_be_in_it(run: Run, tmp_path: Path) -> None:
+    save(tmp_path / "data/images/a.png", picture(1))
+    save(tmp_path / "data/masks/a.png", blot(30, 80))
+    code, _, err = run(tmp_path / "data", "--fix", tmp_path / "clean")
+    assert code == 3
+    assert "error: no pair can be used or mended" in err
+    assert "masks/a.png: 80×30 px" in " ".join(err.split())
+    assert not (tmp_path / "clean").exists()
+
+
+def test_a_quiet_clean_copy_says_nothing(run: Run, tmp_path: Path) -> None:
+    code, _, err = run(PRACTICE, "--quiet", "--fix", tmp_path / "clean")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "clean" / "split.csv").is_file()
+
+
 def test_splits_by_file_and_by_group_are_counted(run: Run, tmp_path: Path) -> None:
     table = tmp_path / "split.csv"
     table.write_text("image,part\nspot_1,train\nspot_2.jpg,test\n", encoding="utf-8")

@@ -98,6 +98,14 @@ def test_real_kvasir_names_fall_by_its_own_thresholds(tmp_path: Path) -> None:
     assert 15 <= counts["validation"] <= 45
 
 
+@pytest.mark.parametrize(("image", "mask"), [("\u00e9", "e\u0301"), ("e\u0301", "\u00e9")])
+def test_plain_pairs_names_that_systems_store_differently(tmp_path: Path, image: str, mask: str) -> None:
+    """Linux composes an accent with its letter, macOS stores the two apart."""
+    _touch(tmp_path, f"images/{image}/{image}.png", f"masks/{mask}/{mask}_mask.png")
+    assert _found(tmp_path) == {f"{image}.png": ([f"{mask}_mask.png"], None)}
+    assert open_dataset(tmp_path).unpaired == ()
+
+
 def test_plain_pairs_by_stem_suffix_and_folder(tmp_path: Path) -> None:
     _touch(tmp_path, "images/a.png", "images/deep/a.jpg", "images/odd_mask.png", "images/b.png", "images/c.png")
     _touch(tmp_path, "images/c.jpg", "images/._a.png", "images/notes.txt", "__MACOSX/images/a.png")

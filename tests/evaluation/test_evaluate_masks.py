@@ -267,6 +267,66 @@ def test_no_image_is_replaced(folders, capsys, option: str) -> None:
     assert image.read_bytes() == before
 
 
+def test_a_table_that_a_spreadsheet_saved_can_be_compared_with(folders, capsys, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    result(folders, capsys, "--csv", str(path))
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert result(folders, capsys, "--compare", str(path))["comparison"]["images"] == 12
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda lines: [], "is no per-image table"),
+        (lambda lines: [*lines[:4], lines[4].replace(",found,", ",found,x")], "is no per-image table"),
+        (lambda lines: [lines[0], lines[1].replace("m00,0.0", "m00,inf"), *lines[2:]], "is no per-image table"),
+        (lambda lines: [lines[0], lines[1].replace("m00,0.0", "m00,nan"), *lines[2:]], "is no per-image table"),
+        (lambda lines: [*lines, lines[3]], "has an image twice"),
+    ],
+)
+def test_a_spoilt_table_is_not_compared_with(folders, capsys, tmp_path: Path, spoil, words: str) -> None:
+    path = tmp_path / "rows.csv"
+    result(folders, capsys, "--csv", str(path))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    spoilt = spoil(lines)
+    assert spoilt != lines
+    path.write_text("".join(f"{line}\n" for line in spoilt), encoding="utf-8")
+    assert evaluate(folders, "--compare", str(path)) == exit_codes.NOTHING_DONE
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("option", ["--csv", "--report"])
+@pytest.mark.parametrize(("other", "value"), [("--compare", "{}"), ("--group", "{}:patient")])
+def test_no_table_that_is_read_is_replaced(folders, capsys, tmp_path: Path, option, other, value) -> None:
+    table = tmp_path / "table.csv"
+    if other == "--compare":
+        result(folders, capsys, "--csv", str(table))
+    else:
+        table.write_text(
+            "image,patient\n" + "".join(f"m{i:02d}.png,{i // 2}\n" for i in range(12)), encoding="utf-8"
+        )
+    before = table.read_bytes()
+    again = tmp_path / "pred" / ".." / "table.csv"
+    assert evaluate(folders, other, value.format(table), option, str(again)) == exit_codes.USAGE
+    assert f"{option} {again} is the file of {other} too" in " ".join(capsys.readouterr().err.split())
+    assert table.read_bytes() == before
+
+
+def test_the_table_and_the_report_are_two_files(folders, capsys, tmp_path: Path) -> None:
+    both = str(tmp_path / "scores")
+    assert evaluate(folders, "--csv", both, "--report", both) == exit_codes.USAGE
+    assert f"--report {both} is the file of --csv too" in " ".join(capsys.readouterr().err.split())
+    assert not Path(both).exists()
+
+
+def test_a_gate_on_an_interval_that_one_image_cannot_have(tmp_path: Path, capsys) -> None:
+    for side in ("pred", "truth"):
+        write(tmp_path / side / "a.png", np.full((5, 5), 255, np.uint8))
+    pair = tmp_path / "pred", tmp_path / "truth"
+    assert evaluate(pair, "--require", "dice>=0.5", "--require-interval") == exit_codes.GATE_NOT_MET
+    assert "dice>=0.5: 1 has no interval here" in capsys.readouterr().err
+
+
 def test_comparing_with_a_folder(folders, capsys, tmp_path: Path) -> None:
     perfect = tmp_path / "perfect"
     for path in folders[1].iterdir():
@@ -278,6 +338,15 @@ def test_comparing_with_a_folder(folders, capsys, tmp_path: Path) -> None:
     assert dice["low"] <= dice["mean"] <= dice["high"]
     assert dice["p_value"] < 0.05
     assert dice["effect"] == 1
+
+
+def test_a_mask_of_the_other_set_that_cannot_be_read_is_a_failure(folders, capsys, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for path in folders[0].iterdir():
+        write(other / path.name, np.asarray(Image.open(path)))
+    (other / "m04.png").write_bytes(b"nonsense")
+    found = result(folders, capsys, "--compare", str(other), code=exit_codes.SOME_FAILED)
+    assert (len(found["images"]), found["comparison"]["images"], found["failed"]) == (12, 11, [])
 
 
 def test_groups_widen_the_interval(folders, capsys) -> None:

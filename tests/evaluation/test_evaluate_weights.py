@@ -125,7 +125,19 @@ def test_an_image_without_a_mask_is_an_error_unless_allowed(folder, drawn_weight
     arguments = ["evaluate", str(folder.root), "--weights", str(drawn_weights)]
     assert run(arguments) == exit_codes.NOTHING_DONE
     assert "no mask of this name" in capsys.readouterr().err
-    assert run([*arguments, "--allow-unpaired", "-q"]) == exit_codes.OK
+    found = result(folder, drawn_weights, capsys, "--allow-unpaired")
+    assert (len(found["images"]), found["unpaired"]) == (5, {"files": [f"images/{NAMES[3]}.png"]})
+
+
+def test_every_figure_of_a_protocol_can_be_required(folder, drawn_weights, capsys) -> None:
+    protocols = result(folder, drawn_weights, capsys)["protocols"]
+    every = [
+        f"{name}.{key}" for name, one in protocols.items() for key, figure in one.items() if figure is not None
+    ]
+    assert "pooled.ece" in every
+    arguments = ["evaluate", str(folder.root), "--weights", str(drawn_weights), "-q", "--require"]
+    assert run([*arguments, ",".join(f"{name}>=0" for name in every)]) == exit_codes.OK
+    assert run([*arguments, "pooled.ece<0"]) == exit_codes.GATE_NOT_MET
 
 
 def test_seen_images_are_counted_and_left_out(folder, drawn_weights, capsys, tmp_path: Path) -> None:

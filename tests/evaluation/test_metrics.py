@@ -96,6 +96,17 @@ def test_lengths_in_millimetres() -> None:
     assert (millimetres["hd95"], millimetres["asd"], millimetres["nsd"]) == (0.75, 0.75, 1.0)
 
 
+@pytest.mark.parametrize("steps", [1, 3, 6, 7, 12, 14])
+@pytest.mark.parametrize("hundredths", [10, 20, 30, 70])
+def test_a_tolerance_of_whole_pixels_holds_them_in_millimetres_too(steps: int, hundredths: int) -> None:
+    """In whole hundredths nothing rounds: pixels that lie exactly at the tolerance are within, the next aren't."""
+    pred, truth, beyond = (np.zeros((3, 40), bool) for _ in range(3))
+    pred[1, 2] = truth[1, 2 + steps] = beyond[1, 3 + steps] = True
+    ruler = Ruler(steps * hundredths / 100, hundredths / 100)
+    assert score(pred, truth, ruler)[1]["nsd"] == 1.0
+    assert score(pred, beyond, ruler)[1]["nsd"] == 0.0
+
+
 def test_other_memory_orders_give_the_same() -> None:
     pred, truth = next(pair for pair in random_pairs(99, seed=3, largest=60) if pair[0].any() and pair[1].any())
     turned = score(np.asfortranarray(pred), np.ascontiguousarray(truth[:, ::-1])[:, ::-1], Ruler())

@@ -60,6 +60,22 @@ def test_an_own_name_that_ends_like_a_mask_keeps_its_partner(tmp_path: Path) -> 
     assert names(pairing) == [("a", ["a.png"], ["a.png"]), ("a_mask", ["a_mask.png"], ["a_mask.png"])]
 
 
+COMPOSED, DECOMPOSED = "\u00e9", "e\u0301"  # one letter, as Linux and macOS store it
+
+
+@pytest.mark.parametrize("ours", [COMPOSED, DECOMPOSED])
+def test_a_name_has_one_meaning_however_its_letters_are_stored(tmp_path: Path, ours: str) -> None:
+    theirs = DECOMPOSED if ours == COMPOSED else COMPOSED
+    pairing = paired(tmp_path, [f"{ours}/{ours}.png"], [f"{theirs}/{theirs}_mask.png"])
+    (pair,) = pairing.pairs
+    assert [*pair.pred, *pair.truth] == [
+        tmp_path / "pred" / ours / f"{ours}.png",
+        tmp_path / "truth" / theirs / f"{theirs}_mask.png",
+    ]
+    (again,) = pair_again(tmp_path / "truth", pairing.pairs)
+    assert (again.name, again.pred) == (pair.name, pair.truth)
+
+
 def test_what_found_no_partner_is_listed(tmp_path: Path) -> None:
     pairing = paired(tmp_path, ["a.png", "x.png", "sub/b.png"], ["a.png", "b.png", "y_mask.tif"])
     assert pairing.lone_pred == ("sub/b.png", "x.png")

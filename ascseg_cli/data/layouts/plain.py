@@ -1,12 +1,14 @@
 """`images/` beside `masks/`, paired by name: the layout of one's own data, and of many small sets.
 
 A mask has its image's stem, or that with `_mask`, `_segmentation`, `_lesion`, `_seg`, `_gt` or `_label` after it;
-several (`_mask_1`, …) are one mask. Folders below `images/` are mirrored below `masks/`.
+several (`_mask_1`, …) are one mask. Folders below `images/` are mirrored below `masks/`. Names are compared in
+Unicode's composed form (NFC): macOS stores some decomposed, and they look the same.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
@@ -44,7 +46,7 @@ def _pair(
     found: dict[Path, list[Path]] = defaultdict(list)
     unpaired = []
     for mask in masks:
-        key = mask.relative_to(masks_folder).with_suffix("")
+        key = _key(mask, masks_folder)
         if key not in images:  # an exact name first: an image's own name may end in `_mask`
             key = key.with_name(_SUFFIX.sub("", key.name))
         if key in images:
@@ -79,5 +81,9 @@ def _by_key(tree: Tree, top: Path) -> dict[Path, list[Path]]:
     """Files below a folder under their path in it, less the suffix."""
     grouped: dict[Path, list[Path]] = defaultdict(list)
     for file in _below(tree, top):
-        grouped[file.relative_to(top).with_suffix("")].append(file)
+        grouped[_key(file, top)].append(file)
     return grouped
+
+
+def _key(file: Path, top: Path) -> Path:
+    return Path(unicodedata.normalize("NFC", str(file.relative_to(top).with_suffix(""))))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drawn_runs import CPU, TINY, Watcher, train
 from killed_training import ENVIRONMENT, kill_often, same_weights, start
+from PIL import Image
 
+from ascseg_cli.data.layouts import open_dataset
 from ascseg_cli.errors import OutputError, UsageError
 from ascseg_cli.training import files
 from ascseg_cli.training.fit import Fit
@@ -90,6 +94,22 @@ def test_other_settings_or_images_are_refused(folder: Path, tmp_path: Path) -> N
             (changed / kind / file.name).write_bytes(file.read_bytes())
     with pytest.raises(UsageError, match="belongs to a run on other images"):
         train(changed, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_a_changed_file_of_the_same_name_is_refused(folder: Path, tmp_path: Path, part: str, kind: str) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    settings = settle({**TINY, "data": str(data), "steps": 6}, files.RunFolder(tmp_path / "run"), resume=False)
+    before = prepare(settings, CPU, Watcher().say).identity
+    assert prepare(settings, CPU, Watcher().say).identity == before
+    pair = getattr(open_dataset(data).split(), part)[0]
+    path = pair.image if kind == "image" else pair.masks[0]
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[:12, :12] = 255 - pixels[:12, :12]
+    Image.fromarray(pixels).save(path)
+    assert prepare(settings, CPU, Watcher().say).identity != before
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(

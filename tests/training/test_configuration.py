@@ -102,6 +102,8 @@ def test_wrong_kinds_of_values_are_refused_before_anything_is_read(
         ({"steps": 1, "size": 100}, r"setting size: .*multiple of 16, got 100"),
         ({"steps": 1, "batch": 1}, "setting batch: .*greater than or equal to 2, got 1"),
         ({"steps": 1, "rate": float("inf")}, "setting rate: .*finite"),
+        ({"steps": 1, "rate": 1e308}, "setting rate: .*less than or equal to 1"),
+        ({"steps": 1, "seed": 2**64}, "setting seed: .*less than 9223372036854775808"),
         ({"steps": 1, "augmentation": {"flips": "all"}}, r"setting augmentation\.flips: .*got all"),
     ],
 )

@@ -87,6 +87,7 @@ def prepare(settings: RunSettings, device: torch.device, say: Say) -> Material:
     """Read everything. Raises DataError, UsageError, WeightsError."""
     start = open_start(settings.start, settings.variant)
     dataset = layouts.open_dataset(Path(settings.data))
+    _say_unpaired(dataset, say)
     split, known = _without_copies(_split(dataset, settings.split_file, settings.group_by), say)
     most = max(stage.batch for stage in settings.stages())
     if len(split.train) < most:
@@ -97,6 +98,11 @@ def prepare(settings: RunSettings, device: torch.device, say: Say) -> Material:
     counts = split.counts()
     say("note", f"{dataset.layout}: {', '.join(f'{counts[part]} {part}' for part in PARTS)}, by {split.rule}")
     images = image_store.load(split.train, settings.drawn_size)
+    if not images.masks.any():
+        raise DataError(
+            f"the training part holds {len(split.train)} images, and none of them shows anything to find",
+            "`ascseg check` says what the masks hold",
+        )
     mean, std = (start.metadata.preprocessing.mean, start.metadata.preprocessing.std) if start else (None, None)
     if mean is None or std is None:
         mean, std = image_store.mean_and_std(images.pixels)
@@ -134,6 +140,14 @@ def open_start(name: str | None, variant: str | None) -> Checkpoint | None:
             f"{name} is a {content.metadata.variant} network, --variant is {variant}", "leave out --variant"
         )
     return content
+
+
+def _say_unpaired(dataset: Dataset, say: Say) -> None:
+    if dataset.unpaired:
+        first = dataset.unpaired[0]
+        count = len(dataset.unpaired)
+        many = f" and {count - 1:,} more" if count > 1 else ""
+        say("warning", f"left out: {first.path.name}{many} ({first.reason}); `ascseg check` names all")
 
 
 def _mask_hashes(masks: Sequence[np.ndarray]) -> Iterator[str]:

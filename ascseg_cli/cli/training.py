@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -21,7 +22,7 @@ from ascseg_cli.inference.threads import usable_threads
 from ascseg_cli.training import events, seeds, teacher
 from ascseg_cli.training import team as teams
 from ascseg_cli.training.configuration import merged, read_file, read_pair, template, to_toml
-from ascseg_cli.training.files import SEEDS, TEACHER, WEIGHTS, RunFolder
+from ascseg_cli.training.files import SEEDS, SETTINGS, TEACHER, WEIGHTS, RunFolder
 from ascseg_cli.training.log import Row
 from ascseg_cli.training.material import Material, prepare, settle
 from ascseg_cli.training.run import Outcome, Run
@@ -103,15 +104,16 @@ def carry_out(order: Order) -> int:
     torch.set_num_threads(order.threads or max(1, usable_threads() // member.size))
     order = replace(order, quiet=order.quiet or not member.leads)
     material = prepare(settled[0], device, _teller(member, order.quiet))
-    teams.join(member, device)
-    if order.mode == "overwrite" and member.leads:
-        top.clear()
-    if member.size > 1 and device.type == "cuda" and not order.quiet:
-        say("note", "on several GPUs norms are shared, so the network runs by torch's own, slower layers")
-    try:
-        return _train_all(order, runs, settled, material, device, member)
-    finally:
-        teams.leave(member)
+    with top.claimed() if member.leads else contextlib.nullcontext():
+        teams.join(member, device)
+        if order.mode == "overwrite" and member.leads:
+            top.clear()
+        if member.size > 1 and device.type == "cuda" and not order.quiet:
+            say("note", "on several GPUs norms are shared, so the network runs by torch's own, slower layers")
+        try:
+            return _train_all(order, runs, settled, material, device, member)
+        finally:
+            teams.leave(member)
 
 
 def _train_all(
@@ -180,7 +182,7 @@ def _check_seeds(order: Order, top: RunFolder) -> None:
     several = any(path.name.startswith("seed-") for path in top.root.iterdir())
     if several and order.seeds is None:
         raise UsageError(f"{top.root} holds runs of several seeds", "add --seeds N as it was")
-    if not several and order.seeds is not None and any(top.root.iterdir()):
+    if not several and order.seeds is not None and top.has(SETTINGS):
         raise UsageError(f"{top.root} holds a run of one seed", "leave out --seeds, or give another --output")
 
 

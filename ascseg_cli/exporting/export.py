@@ -17,7 +17,7 @@ from ascseg_cli.errors import MissingExtraError, UsageError
 from ascseg_cli.exporting import card
 from ascseg_cli.exporting.comparison import Verdict
 from ascseg_cli.exporting.pictures import Picture, pictures
-from ascseg_cli.exporting.verification import verify
+from ascseg_cli.exporting.verification import room_for_trial, verify
 from ascseg_cli.graphs.form import Form, record, texts
 from ascseg_cli.network.checkpoint import Checkpoint, read
 from ascseg_cli.network.exported import is_exported
@@ -39,12 +39,13 @@ class Exported:
 
     def facts(self) -> dict[str, Any]:
         """The report, for JSON."""
+        hashes = {"graph_sha256", "metadata_sha256"}
         return {
             "file": self.path.name,
             "sha256": self.sha256,
             "bytes": self.size,
             "weights": self.checkpoint.metadata.name,
-            **record(self.checkpoint, self.form).model_dump(mode="json", exclude={"graph_sha256"}),
+            **record(self.checkpoint, self.form).model_dump(mode="json", exclude=hashes),
             **self.verdict.facts(),
         }
 
@@ -123,7 +124,8 @@ def _tried(content: bytes, kind: str, checkpoint: Checkpoint, form: Form, shown:
     engine = TorchEngine(checkpoint, device="cpu", backend="auto", precision="float32")
     with tempfile.TemporaryDirectory(prefix="ascseg-") as folder:
         file = Path(folder) / f"exported.{kind}"
-        file.write_bytes(content)
+        with room_for_trial(Path(folder)):
+            file.write_bytes(content)
         return verify(file, engine, form, shown, Path(folder))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ascseg_cli.data.preprocess import prepare
-from ascseg_cli.errors import ExportError
+from ascseg_cli.errors import ExportError, OutputError
 from ascseg_cli.exporting.comparison import LIMITS, Verdict, compared
 from ascseg_cli.exporting.pictures import Picture
 from ascseg_cli.graphs.form import Form
@@ -39,11 +40,12 @@ def verify(file: Path, engine: Engine, form: Form, pictures: Sequence[Picture], 
 
     engine  what predict would run the same weights with
     folder  for the arrays that go between the processes
-    Raises ExportError where the file can't be run.
+    Raises ExportError where the file can't be run, OutputError where the folder has no room.
     """
     cases = list((_core_cases if form.core_only else _whole_cases)(engine, form, pictures))
-    for number, case in enumerate(cases):
-        np.save(folder / f"{number:04}.npy", case.images)
+    with room_for_trial(folder):
+        for number, case in enumerate(cases):
+            np.save(folder / f"{number:04}.npy", case.images)
     runtime = _run(file, folder)
     batches = []
     for number, case in enumerate(cases):
@@ -51,6 +53,18 @@ def verify(file: Path, engine: Engine, form: Form, pictures: Sequence[Picture], 
             threshold = engine.metadata.threshold
             batches.append(compared(case.what, case.expected, threshold, got["probability"], got["mask"]))
     return Verdict(runtime, LIMITS[form.precision], batches)
+
+
+@contextlib.contextmanager
+def room_for_trial(folder: Path) -> Iterator[None]:
+    """Raise OutputError where the block can't write into the temporary folder."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"the file can't be tried: {folder.parent} can't be written: {error.strerror or error}",
+            "free some space there, or set TMPDIR to another folder",
+        ) from error
 
 
 def _whole_cases(engine: Engine, form: Form, pictures: Sequence[Picture]) -> Iterator[Case]:

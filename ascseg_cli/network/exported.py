@@ -35,6 +35,7 @@ class Record(BaseModel):
     static          the one size, height and width, that the input must have; None: any
     version         of ascseg
     graph_sha256    of the graph's and the functions' bytes in the file, so that damage is noticed; None: not kept
+    metadata_sha256 of the weights' own metadata in the file, threshold and all; None: not kept
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -47,6 +48,7 @@ class Record(BaseModel):
     static: tuple[StrictInt, StrictInt] | None = None
     version: str = ""
     graph_sha256: str | None = None
+    metadata_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,19 @@ def parse(content: bytes, path: Path) -> Exported:
     metadata, record = _metadata(texts, path), _record(texts, path)
     if record.graph_sha256 is not None and record.graph_sha256 != _hash(fields):
         raise WeightsError(f"{path} is damaged or was altered: its graph isn't the one exported", _AGAIN)
+    if record.metadata_sha256 not in (None, _hash_of_text(texts[KEY])):
+        raise WeightsError(f"{path} is damaged or was altered: its metadata isn't what was exported", _AGAIN)
     return Exported(metadata, record, content, hashlib.sha256(content).hexdigest())
 
 
 def with_hash(texts: Mapping[str, str], content: bytes) -> dict[str, str]:
-    """A file's texts with the hash of its graph in the record; `content` is the file, with or without texts."""
+    """A file's texts with the hashes of its graph and its metadata in the record.
+
+    content  the file, with or without texts
+    """
     record = Record.model_validate_json(texts[KEY_EXPORT])
-    kept = record.model_copy(update={"graph_sha256": _hash(_fields(content))})
+    hashes = {"graph_sha256": _hash(_fields(content)), "metadata_sha256": _hash_of_text(texts[KEY])}
+    kept = record.model_copy(update=hashes)
     return {**texts, KEY_EXPORT: kept.model_dump_json()}
 
 
@@ -97,6 +105,10 @@ def _hash(fields: Iterable[tuple[int, bytes]]) -> str:
         if number in (_GRAPH, _FUNCTIONS):
             digest.update(value)
     return digest.hexdigest()
+
+
+def _hash_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _hint(content: bytes) -> str:

@@ -86,21 +86,26 @@ def resolve(given: Given, suggested: Given) -> RunSettings:
         raise _as_usage_error(error) from error
 
 
-def check_keys(given: Given) -> None:
-    """Raise UsageError for a key that no setting has, before anything is read."""
+def check_given(given: Given) -> None:
+    """Raise UsageError for a key that no setting has and for a wrong value, before anything is read."""
     for prefix, model, keys in (("", RunSettings, given), ("augmentation.", Augmentation, _inner(given))):
         unknown = [key for key in keys if key not in _names(model)]
         if unknown:
             name = printable(unknown[0])
             raise UsageError(f"there is no setting {prefix}{name}", did_you_mean(name, _names(model)))
+    resolve(given, {"data": "", "steps": 1})
 
 
 def contradictions(given: Given, saved: RunSettings) -> list[str]:
-    """Where what the user gives now differs from a run's own settings, in words."""
+    """Where what the user gives now differs from a run's own settings, in words.
+
+    Raises UsageError for wrong values.
+    """
     had = saved.model_dump(by_alias=True)
+    asked = resolve(given, had).model_dump(by_alias=True)
     return [
         f"{key} is {had_value} there, {value} here"
-        for key, had_value, value in _compared(had, given)
+        for key, had_value, value in _compared(had, asked, given)
         if had_value != value
     ]
 
@@ -131,12 +136,13 @@ def template() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _compared(had: Given, given: Given) -> Iterator[tuple[str, Any, Any]]:
+def _compared(had: Given, asked: Given, given: Given) -> Iterator[tuple[str, Any, Any]]:
+    """Name and both values of every setting in `given`."""
     for key, value in given.items():
         if isinstance(value, Mapping):
-            yield from ((f"{key}.{k}", a, b) for k, a, b in _compared(had[key], dict(value)))
+            yield from ((f"{key}.{k}", a, b) for k, a, b in _compared(had[key], asked[key], dict(value)))
         elif key not in _NOT_COMPARED:
-            yield key, had.get(key), value
+            yield key, had[key], asked[key]
 
 
 def _inner(given: Given) -> Given:

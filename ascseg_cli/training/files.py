@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ascseg_cli.errors import UsageError
+from ascseg_cli.errors import OutputError, UsageError
 from ascseg_cli.training.events import EVENTS
 from ascseg_cli.whole_file import PART, is_part, output_error, write_whole
 
@@ -19,6 +21,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.safetensors")
 _MANY = re.compile(f"{CHECKPOINT.pattern}|{EVENTS.pattern}")
 SEED = re.compile(r"seed-\d+")
 SEEDS = "seeds.csv"
+_LOCK = ".lock"
 _KEPT = 2
 
 
@@ -34,7 +37,8 @@ class RunFolder:
             return
         if not self.root.is_dir():
             raise UsageError(f"{self.root} is a file; --output must be a folder")
-        present = {path.name for path in self.root.iterdir() if not path.name.endswith(PART)}
+        names = {path.name for path in self.root.iterdir()}
+        present = {name for name in names if name != _LOCK and not name.endswith(PART)}
         if not present:
             return
         ours = SETTINGS in present or any(SEED.fullmatch(name) for name in present)
@@ -45,6 +49,30 @@ class RunFolder:
                 f"{self.root} holds a training run",
                 "--resume goes on with it, --overwrite starts afresh; or give another --output",
             )
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other runs out of the folder during the block, where its file system has locks.
+
+        The system lets go of the lock when a process ends, however it ends. Raises OutputError.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.root / _LOCK)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(NotImplementedError):
+                lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(
+                f"another run is training in {self.root}", "wait for its end, or give another --output"
+            ) from error
+        except OSError as error:
+            raise output_error(self.root, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def clear(self) -> None:
         """Remove what earlier runs wrote, and nothing else. Raises OutputError."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ from ascseg_cli.network.checkpoint import Checkpoint
 from ascseg_cli.network.metadata import Preprocessing
 from ascseg_cli.network.variants import VARIANTS
 from ascseg_cli.training import images as image_store
-from ascseg_cli.training.configuration import Given, check_keys, contradictions, defaults, read_file, resolve
+from ascseg_cli.training.configuration import Given, check_given, contradictions, defaults, read_file, resolve
 from ascseg_cli.training.files import SETTINGS, RunFolder
 from ascseg_cli.training.images import Images
 from ascseg_cli.training.settings import RunSettings
@@ -37,7 +39,7 @@ class Material:
 
     split            as trained on: training images that are copies of held-out ones are left out
     training_images  fingerprints of all images that the weights will have seen, as text
-    identity         a hash of the split, the images and the weights to start from
+    identity         a hash of the split, the images, their masks and the weights to start from
     """
 
     layout: str
@@ -62,7 +64,7 @@ def settle(given: Given, folder: RunFolder, *, resume: bool) -> RunSettings:
 
     Raises UsageError, DataError, WeightsError; nothing is written.
     """
-    check_keys(given)
+    check_given(given)
     if resume and folder.has(SETTINGS):
         saved = resolve(read_file(folder.root / SETTINGS), {})
         differing = contradictions(given, saved)
@@ -85,6 +87,7 @@ def prepare(settings: RunSettings, device: torch.device, say: Say) -> Material:
     """Read everything. Raises DataError, UsageError, WeightsError."""
     start = open_start(settings.start, settings.variant)
     dataset = layouts.open_dataset(Path(settings.data))
+    _say_unpaired(dataset, say)
     split, known = _without_copies(_split(dataset, settings.split_file, settings.group_by), say)
     most = max(stage.batch for stage in settings.stages())
     if len(split.train) < most:
@@ -95,23 +98,32 @@ def prepare(settings: RunSettings, device: torch.device, say: Say) -> Material:
     counts = split.counts()
     say("note", f"{dataset.layout}: {', '.join(f'{counts[part]} {part}' for part in PARTS)}, by {split.rule}")
     images = image_store.load(split.train, settings.drawn_size)
+    if not images.masks.any():
+        raise DataError(
+            f"the training part holds {len(split.train)} images, and none of them shows anything to find",
+            "`ascseg check` says what the masks hold",
+        )
     mean, std = (start.metadata.preprocessing.mean, start.metadata.preprocessing.std) if start else (None, None)
     if mean is None or std is None:
         mean, std = image_store.mean_and_std(images.pixels)
     rule = Preprocessing(rule="squeeze_antialias", size=(settings.size, settings.size), mean=mean, std=std)
     trained = [known[pair.image] for pair in split.train]
     earlier = fingerprint.decode(start.metadata.training_images or fingerprint.encode([])) if start else []
-    _say_seen([known[pair.image] for pair in split.validation], earlier, settings.start, say)
+    judged = [known[pair.image] for pair in split.validation]
+    _say_seen(judged, earlier, settings.start, say)
+    validation = Validation.load(split.validation, rule, device)
+    content = [one.content.hex() for one in (*trained, *judged)]
+    masks = list(_mask_hashes([*images.masks, *validation.truths]))
     return Material(
         layout=dataset.layout,
         split=split,
         images=images,
-        validation=Validation.load(split.validation, rule, device),
+        validation=validation,
         rule=rule,
         start=start,
         training_images=fingerprint.encode({*trained, *earlier}),
         statistics=appearance.summarise(images.features),
-        identity=identity(split.sha256(), fingerprint.encode(trained), start.sha256 if start else None),
+        identity=identity(split.sha256(), content, masks, start.sha256 if start else None),
     )
 
 
@@ -128,6 +140,19 @@ def open_start(name: str | None, variant: str | None) -> Checkpoint | None:
             f"{name} is a {content.metadata.variant} network, --variant is {variant}", "leave out --variant"
         )
     return content
+
+
+def _say_unpaired(dataset: Dataset, say: Say) -> None:
+    if dataset.unpaired:
+        first = dataset.unpaired[0]
+        count = len(dataset.unpaired)
+        many = f" and {count - 1:,} more" if count > 1 else ""
+        say("warning", f"left out: {first.path.name}{many} ({first.reason}); `ascseg check` names all")
+
+
+def _mask_hashes(masks: Sequence[np.ndarray]) -> Iterator[str]:
+    for mask in masks:
+        yield hashlib.sha256(f"{mask.shape}".encode() + np.packbits(mask).tobytes()).hexdigest()
 
 
 def _say_seen(

@@ -132,11 +132,13 @@ class Run:
         return self._softener
 
     def _newest_checkpoint(self) -> tuple[dict[str, torch.Tensor], state.Record] | None:
-        for path in self.folder.checkpoints():
+        paths = self.folder.checkpoints()
+        for path in paths:
             try:
                 tensors, record = state.load(path, state.Record)
             except WeightsError as error:
-                self.watch.say("warning", f"{error.message}; the checkpoint before it is tried")
+                then = "the run begins anew" if path == paths[-1] else "the checkpoint before it is tried"
+                self.watch.say("warning", f"{error.message}; {then}")
                 continue
             state.check_identity(path, record.identity, self.identity)
             return tensors, record

@@ -73,14 +73,16 @@ class Settings(_Settings):
     early_share: float = Field(default=0.0, ge=0, lt=1, description="share of the run trained at early_size first")
     early_size: int = Field(default=128, ge=16, multiple_of=16, description="a smaller input: cheaper steps, px")
     early_batch: int = Field(default=16, ge=2)
-    rate: float = Field(default=3e-3, gt=0, description="largest learning rate")
+    rate: float = Field(default=3e-3, gt=0, le=1, description="largest learning rate")
     warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the run over which the rate rises")
     decay: float = Field(default=1e-2, ge=0, description="AdamW's weight decay; none on biases, norms and A")
     clip: float = Field(default=5.0, gt=0, description="largest gradient norm")
     averaging: float = Field(
         default=0.999, ge=0, lt=1, description="decay of the averaged weights once fully ramped"
     )
-    seed: int = Field(default=0, ge=0, description="of the first weights, the order and the augmentation")
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="of the first weights, the order and the augmentation"
+    )
     checks: int = Field(default=10, ge=1, description="validations, the last one at the end")
     teacher: Literal["none", "efficientnet-lite2"] = Field(
         default="none", description="a larger network, trained first, whose opinion softens the targets"

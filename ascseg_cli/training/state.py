@@ -85,7 +85,7 @@ def check_identity(path: Path, found: str, wanted: str) -> None:
     """Raise UsageError where a kept file's identity isn't that of the run that would go on from it."""
     if found != wanted:
         raise UsageError(
-            f"{path} belongs to a run on other images, another split or other first weights",
+            f"{path} belongs to a run on other images or masks, another split or other first weights",
             "bring the data back as it was, or give another --output",
         )
 

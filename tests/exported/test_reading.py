@@ -61,6 +61,22 @@ def test_any_changed_byte_of_the_graph_is_noticed(draw: Draw) -> None:
             exported.read(path)
 
 
+def test_any_changed_byte_of_the_metadata_is_noticed(draw: Draw) -> None:
+    """A threshold of .4 that became .5 would be a sound file with other masks."""
+    path = draw(hashed=True)
+    content = path.read_bytes()
+    text = next(prop.value for prop in onnx.load(path).metadata_props if prop.key == "ascseg").encode()
+    start, noticed = content.index(text), 0
+    for place in range(start, start + len(text)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsError) as caught:
+            exported.read(path)
+        noticed += "its metadata isn't what was exported" in caught.value.message  # else it was no JSON of ours
+    assert noticed > 50
+
+
 def test_a_truncated_file_is_refused_wherever_it_ends(draw: Draw) -> None:
     path = draw(hashed=True)
     content = path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +218,18 @@ def test_a_write_that_fails_leaves_nothing(run: Run, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(exporting, "write_whole", full)
     assert run()[0] == 2
+    assert names(tmp_path) == []
+
+
+def test_a_full_temporary_folder_is_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("100 requested and 20 written")  # numpy's words, without a number
+
+    monkeypatch.setattr(verification.np, "save", full)
+    code, _, stderr = run()
+    assert code == 3
+    assert re.search(r"error: the file can't be tried: .* can't be written: 100 requested and 20 written", stderr)
+    assert "TMPDIR" in stderr
     assert names(tmp_path) == []
 
 

@@ -122,7 +122,7 @@ def kinds(folder: Path) -> Iterator[tuple[str, bytes, Read]]:
 
     def configure(path: Path) -> None:
         read = configuration.read_file(path)
-        configuration.check_keys(read)
+        configuration.check_given(read)
         configuration.resolve(read, given)
 
     yield "configuration", settings.encode(), configure

@@ -9,7 +9,7 @@ import pytest
 from ascseg_cli.errors import UsageError
 from ascseg_cli.network import checkpoint
 from ascseg_cli.training.configuration import (
-    check_keys,
+    check_given,
     contradictions,
     defaults,
     merged,
@@ -19,6 +19,8 @@ from ascseg_cli.training.configuration import (
     template,
     to_toml,
 )
+from ascseg_cli.training.files import SETTINGS, RunFolder
+from ascseg_cli.training.material import settle
 from ascseg_cli.training.settings import Augmentation, RunSettings, augmentation_for
 from ascseg_cli.weights.store import SHIPPED
 
@@ -67,8 +69,29 @@ def test_what_is_no_setting_is_refused(text: str) -> None:
 )
 def test_an_unknown_key_names_the_nearest(given: dict[str, object], message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        check_keys(given)
+        check_given(given)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"data": 3}, "setting data: .*string, got 3"),
+        ({"from": 3}, "setting from: .*string, got 3"),
+        ({"split_file": 3}, "setting split_file: .*string, got 3"),
+        ({"group_by": 3}, "setting group_by: .*string, got 3"),
+        ({"variant": ["tiny"]}, "setting variant: "),
+        ({"rate": {"a": 1}}, "setting rate: "),
+    ],
+)
+def test_wrong_kinds_of_values_are_refused_before_anything_is_read(
+    tmp_path: Path, given: dict[str, object], message: str
+) -> None:
+    new, going_on = RunFolder(tmp_path / "new"), RunFolder(tmp_path / "going_on")
+    going_on.write(SETTINGS, to_toml(resolve({**DATA, "steps": 5}, {})))
+    for folder in (new, going_on):
+        with pytest.raises(UsageError, match=message):
+            settle({**DATA, **given}, folder, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +102,8 @@ def test_an_unknown_key_names_the_nearest(given: dict[str, object], message: str
         ({"steps": 1, "size": 100}, r"setting size: .*multiple of 16, got 100"),
         ({"steps": 1, "batch": 1}, "setting batch: .*greater than or equal to 2, got 1"),
         ({"steps": 1, "rate": float("inf")}, "setting rate: .*finite"),
+        ({"steps": 1, "rate": 1e308}, "setting rate: .*less than or equal to 1"),
+        ({"steps": 1, "seed": 2**64}, "setting seed: .*less than 9223372036854775808"),
         ({"steps": 1, "augmentation": {"flips": "all"}}, r"setting augmentation\.flips: .*got all"),
     ],
 )
@@ -133,6 +158,8 @@ def test_a_folder_of_ones_own_is_augmented_as_what_it_starts_from() -> None:
 def test_what_differs_from_a_saved_run_is_named() -> None:
     saved = resolve({**DATA, "steps": 5}, {})
     assert contradictions({"steps": 5, "data": "moved", "device": "cpu"}, saved) == []
+    assert contradictions({"steps": "5", "augmentation": {"noise": "0.02"}}, saved) == []  # as they are checked
+    assert contradictions({"epochs": 2}, saved) == ["epochs is None there, 2.0 here"]
     assert contradictions({"steps": 6, "augmentation": {"noise": 0.5}}, saved) == [
         "steps is 5 there, 6 here",
         "augmentation.noise is 0.02 there, 0.5 here",

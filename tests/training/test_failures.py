@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from drawn_runs import CPU, TINY, Watcher, train
+from PIL import Image
 
-from ascseg_cli.errors import TrainingError
+from ascseg_cli.data.layouts import open_dataset
+from ascseg_cli.errors import DataError, TrainingError
 from ascseg_cli.network import checkpoint
 from ascseg_cli.training.augment import Augmenter
 from ascseg_cli.training.files import RunFolder
@@ -19,6 +22,27 @@ from ascseg_cli.training.run import Run
 from ascseg_cli.training.step import OUT_OF_MEMORY, TrainingStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_an_image_without_a_mask_is_left_out_and_said(folder: Path, tmp_path: Path) -> None:
+    data, watch = shutil.copytree(folder, tmp_path / "data"), Watcher()
+    first, second = (pair.masks[0] for pair in open_dataset(data).split().train[:2])
+    for mask in (first, second):
+        mask.unlink()
+    prepare(settle({**TINY, "data": str(data), "steps": 1}, RunFolder(tmp_path), resume=False), CPU, watch.say)
+    said = [text for kind, text in watch.lines if kind == "warning" and text.startswith("left out: ")]
+    assert len(said) == 1
+    assert sorted([first.name, second.name])[0] in said[0]
+    assert "and 1 more" in said[0]
+
+
+def test_a_training_part_with_nothing_to_find_is_refused(folder: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(folder, tmp_path / "data")
+    for pair in open_dataset(data).split().train:
+        Image.new("L", (48, 44)).save(pair.masks[0])
+    settings = settle({**TINY, "data": str(data), "steps": 1}, RunFolder(tmp_path), resume=False)
+    with pytest.raises(DataError, match=r"the training part holds \d+ images, and none of them shows anything"):
+        prepare(settings, CPU, Watcher().say)
 
 
 def test_a_batch_that_isnt_finite_is_named_and_the_checkpoint_before_it_stays(

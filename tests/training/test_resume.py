@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drawn_runs import CPU, TINY, Watcher, train
-from killed_training import ENVIRONMENT, kill_often, same_weights, start
+from killed_training import ENVIRONMENT, kill_often, newest, same_weights, start
+from PIL import Image
 
+from ascseg_cli.data.layouts import open_dataset
 from ascseg_cli.errors import OutputError, UsageError
 from ascseg_cli.training import files
 from ascseg_cli.training.fit import Fit
@@ -92,6 +97,33 @@ def test_other_settings_or_images_are_refused(folder: Path, tmp_path: Path) -> N
         train(changed, tmp_path / "run", resume=True)
 
 
+def test_without_any_whole_checkpoint_the_run_begins_anew_and_says_so(folder: Path, tmp_path: Path) -> None:
+    train(folder, tmp_path / "run", steps=2, checks=2)
+    for path in files.RunFolder(tmp_path / "run").checkpoints():
+        path.write_bytes(path.read_bytes()[:1000])
+    watch = Watcher()
+    train(folder, tmp_path / "run", watch, resume=True)
+    said = [text.split("; ")[-1] for _, text in watch.lines if "checkpoint-" in text]
+    assert said == ["the checkpoint before it is tried", "the run begins anew"]
+    assert watch.steps == [1, 2]
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_a_changed_file_of_the_same_name_is_refused(folder: Path, tmp_path: Path, part: str, kind: str) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    settings = settle({**TINY, "data": str(data), "steps": 6}, files.RunFolder(tmp_path / "run"), resume=False)
+    before = prepare(settings, CPU, Watcher().say).identity
+    assert prepare(settings, CPU, Watcher().say).identity == before
+    pair = getattr(open_dataset(data).split(), part)[0]
+    path = pair.image if kind == "image" else pair.masks[0]
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[:12, :12] = 255 - pixels[:12, :12]
+    Image.fromarray(pixels).save(path)
+    assert prepare(settings, CPU, Watcher().say).identity != before
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_whole(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +150,29 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_killed_processes_lose_nothing(folder: Path, tmp_path: Path) -> None:
     assert kill_often(folder, tmp_path, kills=2, seed=1) >= 1
+
+
+def test_a_folder_in_which_another_run_trains_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    """Whatever the second is asked to do; and a folder that holds nothing but a lock is as good as empty."""
+    first = start(folder, tmp_path / "run", steps=1000)
+    assert first.stderr is not None
+    try:
+        deadline = time.monotonic() + 100
+        while not newest(tmp_path / "run") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        second = start(folder, tmp_path / "run", steps=1000)
+        said = second.communicate(timeout=120)[1].decode()
+        assert second.returncode == 3, said
+        assert "error: another run is training in " in said
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+    run = files.RunFolder(tmp_path / "run")
+    with run.claimed():  # the system let go of the lock
+        pass
+    run.clear()
+    run.check("new")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")

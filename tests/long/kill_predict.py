@@ -135,7 +135,10 @@ class Killer:
         self.tally.kinds[number.name + " twice" * twice] += 1
         if number is not signal.SIGKILL and b"interrupted: " in stderr:
             # A second one may come when Python, about to exit with 130, has given signals back to the system.
-            assert process.returncode in ((130, -number) if twice else (130,)), (process.returncode, stderr.decode())
+            assert process.returncode in ((130, -number) if twice else (130,)), (
+                process.returncode,
+                stderr.decode(),
+            )
         # Before our own first line has run, only Python can answer Ctrl-C.
         assert b"Traceback" not in stderr or b"ascseg_cli/inference" not in stderr, stderr.decode()
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -271,8 +271,17 @@ def test_bad_bytes_from_stdin_leave_stdout_empty(drawn_weights: Path, content: b
     assert run.stderr.startswith(b"error: stdin: ")
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Processes started inside don't ignore SIGHUP, even where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("terminal")
 def test_an_interrupt_ends_well_and_resume_goes_on(drawn_weights: Path, tmp_path: Path, number: int) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
@@ -343,6 +352,7 @@ def test_a_second_interrupt_stops_at_once(drawn_weights: Path, tmp_path: Path) -
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.usefixtures("terminal")
 def test_an_interrupt_before_the_first_image_is_one_line(drawn_weights: Path, photos: Path, name: str) -> None:
     script = (
         "import os, signal, sys\nfrom ascseg_cli import cli\nfrom ascseg_cli.cli import predict\n"

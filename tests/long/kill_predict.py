@@ -158,6 +158,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=25)
     parser.add_argument("--stand-in", action="store_true", help="in place of the network, without torch")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # else its runs, too, are under nohup
     with tempfile.TemporaryDirectory() as root:
         photos = Path(root) / "photos"
         draw_photos(photos, arguments.images)

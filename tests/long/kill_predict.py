@@ -93,7 +93,8 @@ class Killer:
             got = written(output)
             assert got[1] == want[1], f"{output}: rows differ"
             assert got[0].keys() == want[0].keys(), f"{output}: files too many or too few, or a temporary one"
-            assert got[0] == want[0], f"{output}: bytes differ"
+            differing = [name for name, content in want[0].items() if got[0][name] != content]
+            assert not differing, f"{output}: other bytes in {', '.join(differing)}"
         return self.tally
 
     def _start(self, output: Path) -> subprocess.Popen[bytes]:

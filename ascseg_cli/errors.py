@@ -43,6 +43,10 @@ class UnknownBackendError(BackendError, UsageError):
     """A backend or device of a name that doesn't exist."""
 
 
+# What helps where neither torch nor onnxruntime can run weights.
+AN_ENGINE = "install torch; or, to predict and evaluate: pip install onnx onnxruntime (extra `export`)"
+
+
 class MissingTorchError(BackendError):
     """torch can't be imported, and `what` was asked for needs it."""
 
@@ -50,7 +54,7 @@ class MissingTorchError(BackendError):
         self,
         reason: ImportError | OSError,
         what: str = "this",
-        hint: str = "install torch; or, to predict and evaluate: pip install onnx onnxruntime (extra `export`)",
+        hint: str = AN_ENGINE,
     ) -> None:
         super().__init__(f"{what} needs torch, which can't be imported: {reason}", hint)
 

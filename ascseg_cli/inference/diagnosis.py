@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
+from ascseg_cli.errors import AN_ENGINE
+
 State = Literal["ok", "missing", "broken"]
 EXTRAS = {
     "cuda": "mamba_ssm",
@@ -56,8 +58,7 @@ def diagnose() -> Iterator[Check]:
 def _without_torch(name: str) -> Check:
     detail = "torch isn't installed"
     if importlib.util.find_spec("onnxruntime") is None:
-        remedy = "install torch; or, to predict and evaluate: pip install onnx onnxruntime (extra `export`)"
-        return Check(name, "broken", detail, remedy)
+        return Check(name, "broken", detail, AN_ENGINE)
     what = "exported files" if importlib.util.find_spec("onnx") is None else "weights and exported files"
     return Check(
         name, "missing", detail, f"predict and evaluate run {what} on onnxruntime; install torch for the rest"

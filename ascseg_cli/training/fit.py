@@ -165,7 +165,7 @@ class Fit:
                     mode, its batch-norm values recomputed
         on_checked  called when its row is part of the state, but for the last
         wants_stop  asked after each step
-        Raises DataError where a batch can't be filled, TrainingError where the loss is no longer finite, Stop.
+        Raises TrainingError where the loss is no longer finite, Stop.
         """
         stages = self.settings.stages()
         self._full = self._batches(stages[-1])

@@ -14,6 +14,7 @@ from ascseg_cli import exit_codes
 from ascseg_cli.cli import printable, say
 from ascseg_cli.cli.interrupt import graceful
 from ascseg_cli.cli.progress import RunProgress, duration
+from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Found, default_output, discover
 from ascseg_cli.data.remote import Place, place_of
 from ascseg_cli.errors import DataError, OutputError, UsageError
@@ -22,6 +23,7 @@ from ascseg_cli.inference.destination import destination
 from ascseg_cli.inference.engine import NO_TORCH, Described, Engine, open_engine
 from ascseg_cli.inference.outputs import JOURNAL, json_bytes, place_inside
 from ascseg_cli.inference.performer import Performer
+from ascseg_cli.inference.pipeline import MOST_WORKERS
 from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.run import Run, Summary
 from ascseg_cli.inference.settings import Settings
@@ -80,7 +82,9 @@ def carry_out(order: Order) -> int:
         from ascseg_cli.cli.on_cluster import segment_on_cluster
 
         return segment_on_cluster(found, order)
-    return segment(found, open_named_engine(order), order)
+    with Decoders(warn=_warn) as decoders:
+        decoders.start(min(order.thread_count, MOST_WORKERS, len(found.items)))
+        return segment(found, open_named_engine(order), order, decoders)
 
 
 def plan(order: Order) -> int:
@@ -190,7 +194,7 @@ def say_alone(engine: Engine, batch_size: int | None) -> None:
         say("note", f"an exported file runs image by image; --batch-size {batch_size} isn't used")
 
 
-def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
+def segment(found: Found, engine: Engine | Performer, order: Order, decoders: Decoders | None = None) -> int:
     """Run the engine, or those who have theirs elsewhere, over what was found; returns the exit code."""
     outputs = destination(order.place)
     total = len(found.items) + len(found.missing)
@@ -217,7 +221,7 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
         run = Run(
             found, engine, order.settings, outputs,
             mode=order.mode, threads=order.thread_count, arguments=order.arguments,
-            on_result=tell, warn=lambda text: say("warning", text),
+            on_result=tell, warn=_warn, decoders=decoders,
         )  # fmt: skip
 
         def end_well() -> None:
@@ -239,6 +243,10 @@ def segment(found: Found, engine: Engine | Performer, order: Order) -> int:
         described = engine.described if isinstance(engine, Performer) else engine
         prediction_report.write(order, found, outputs, described, noted)
     return exit_code(summary)
+
+
+def _warn(text: str) -> None:
+    say("warning", text)
 
 
 def _findings(order: Order) -> Findings | None:

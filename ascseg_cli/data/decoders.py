@@ -177,6 +177,12 @@ class Decoders:
         for process in self._all:
             process.end()
 
+    def start(self, count: int) -> None:
+        """Let so many processes get ready, half a second each, while the caller does something else."""
+        with contextlib.suppress(OSError):  # the first image says what is wrong
+            for _ in range(count):
+                self._give_back(self._new())
+
     def read_pixels(
         self, content: bytes, *, name: str, max_pixels: int = MAX_PIXELS, by_name: bool = False
     ) -> np.ndarray:
@@ -205,11 +211,14 @@ class Decoders:
             if self._idle:
                 return self._idle.pop()
         try:
-            process = _Process(self._program, self._seconds)
+            return self._new()
         except OSError as error:  # too many processes or open files, no memory
             raise AscsegError(
                 f"no decoder can be started: {error.strerror or error}", "raise that limit, or lower --threads"
             ) from error
+
+    def _new(self) -> _Process:
+        process = _Process(self._program, self._seconds)
         with self._lock:
             self._all.add(process)
         return process

@@ -60,6 +60,7 @@ class Run:
 
     on_result  called with each result, in the order of the inputs
     warn       called with each line that the user should know of
+    decoders   that were started while the engine was loaded; None: the run starts its own
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Run:
         arguments: Sequence[str],
         on_result: Callable[[Result], None],
         warn: Callable[[str], None],
+        decoders: Decoders | None = None,
     ) -> None:
+        self._decoders = decoders
         self._found, self._engine, self._settings, self._outputs = found, engine, settings, outputs
         self._mode, self._threads, self._on_result, self._warn = mode, threads, on_result, warn
         self._described: Described = engine.described if isinstance(engine, Performer) else engine
@@ -102,7 +105,8 @@ class Run:
             threads_before = cv2.getNumThreads()
             cv2.setNumThreads(1)
             try:
-                with Decoders(warn=self._warn) as decoders:
+                with contextlib.ExitStack() as own:
+                    decoders = self._decoders or own.enter_context(Decoders(warn=self._warn))
                     self._segment(journal, earlier, decoders)
             finally:
                 cv2.setNumThreads(threads_before)

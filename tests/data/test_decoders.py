@@ -144,6 +144,15 @@ def test_a_killed_decoder_costs_nothing(pool: Decoders, said: list[str]) -> None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX's signals")
+def test_processes_started_ahead_are_those_that_decode() -> None:
+    with Decoders() as pool:
+        pool.start(2)
+        ahead = set(pool._all)
+        assert len(ahead) == 2
+        pool.read_pixels(samples()["bmp"], name="a")
+        assert pool._all == ahead
+
+
 def test_a_decoder_that_cannot_be_started_is_no_bug(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ from ascseg_cli.training.images import Images
 from ascseg_cli.training.settings import RunSettings
 from ascseg_cli.training.state import identity
 from ascseg_cli.training.validation import Validation
+from ascseg_cli.training.widen import widened
+from ascseg_cli.weights.manifest import load_manifest
 from ascseg_cli.weights.store import locate
 
 Say = Callable[[str, str], None]
@@ -128,18 +130,31 @@ def prepare(settings: RunSettings, device: torch.device, say: Say) -> Material:
 
 
 def open_start(name: str | None, variant: str | None) -> Checkpoint | None:
-    """The weights that `from` names: a file, or a data set's. Raises WeightsError, UsageError."""
+    """The weights that `from` names, a file or a data set's; those of a narrower variant are widened.
+
+    Raises WeightsError, UsageError.
+    """
     if name is None:
         return None
     is_file = name.endswith(".safetensors") or "/" in name or Path(name).is_file()
-    content = checkpoint.read(Path(name) if is_file else locate(name, variant))
-    if content.metadata.variant not in VARIANTS:
+    content = checkpoint.read(Path(name) if is_file else _located(name, variant))
+    own = content.metadata.variant
+    if own not in VARIANTS:
         raise UsageError(f"{name} has channels of no variant; training knows {', '.join(VARIANTS)}")
-    if variant not in (None, content.metadata.variant):
+    if variant in (None, own):
+        return content
+    if variant not in VARIANTS or VARIANTS[variant] < VARIANTS[own]:
         raise UsageError(
-            f"{name} is a {content.metadata.variant} network, --variant is {variant}", "leave out --variant"
+            f"{name} is a {own} network, --variant is {variant}; a network can be widened, not narrowed",
+            "leave out --variant",
         )
-    return content
+    return replace(content, tensors=widened(content.tensors, VARIANTS[own], VARIANTS[variant]))
+
+
+def _located(dataset: str, variant: str | None) -> Path:
+    """A set's weights of that variant; where there are none, the set's default."""
+    variants = {entry.variant for entry in load_manifest().weights if entry.dataset == dataset}
+    return locate(dataset, variant if variant in variants else None)
 
 
 def _say_unpaired(dataset: Dataset, say: Say) -> None:

@@ -134,8 +134,19 @@ def test_fine_tuning_starts_from_the_weights_and_says_so(folder: Path, tmp_path:
     seen, own = (set(fingerprint.decode(one.metadata.training_images or "")) for one in (tuned, base))
     assert own < seen
     assert len(seen - own) == tuned.metadata.split["train"]
-    with pytest.raises(UsageError, match="is a tiny network, --variant is base"):
-        train(folder, tmp_path / "other", variant="base", **{"from": str(locate("kvasir"))})
+
+
+def test_a_wider_variant_starts_from_narrower_weights(folder: Path, tmp_path: Path) -> None:
+    """By the data set's name too, where it has no weights of that variant; never the other way."""
+    train(folder, tmp_path / "run", steps=1, rate=1e-9, averaging=0.0, variant="small", **{"from": "kvasir"})
+    file = tmp_path / "run" / "weights.safetensors"
+    wide, base = checkpoint.read(file), checkpoint.read(locate("kvasir"))
+    assert wide.metadata.variant == "small"
+    assert base.sha256 in wide.metadata.source
+    norm = "encoder.eb1.ipc.1.weight"
+    np.testing.assert_allclose(wide.tensors[norm], base.tensors[norm].repeat(2), atol=1e-7)
+    with pytest.raises(UsageError, match="is a small network, --variant is tiny; a network can be widened, not"):
+        train(folder, tmp_path / "other", variant="tiny", **{"from": str(file)})
 
 
 def test_validation_images_that_the_first_weights_saw_are_said(folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A wider network that computes what a narrower one does, to go on training from.
 
-Every channel becomes several with the same values, and what reads them shares its weight among them: unequally, since
-equal copies would get equal gradients and stay copies. Source: Chen, Goodfellow and Shlens 2016 (Net2Net).
+Every channel becomes several with the same values, and what reads them shares its weight among them: unequally,
+since equal copies would get equal gradients and stay copies. Source: Chen, Goodfellow and Shlens 2016 (Net2Net).
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def _is_ctrl_c(stop: BaseException | None) -> bool:
 
 
 def _say_interrupted() -> None:
-    # A string that Ctrl-C ended amid `exec`, as in making a dataclass, makes Python end itself by SIGINT at its exit,
+    # Where Ctrl-C came amid `exec` of a string, as in making a dataclass, Python ends itself by SIGINT at its exit,
     # though the interrupt was caught. The next such string clears that mark.
     exec("")
     say("interrupted", "stopped before the end")

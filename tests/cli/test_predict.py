@@ -363,14 +363,13 @@ def test_an_interrupt_before_the_first_image_is_one_line(drawn_weights: Path, ph
     assert (run.returncode, run.stderr) == (130, "interrupted: stopped before the end\n")
 
 
-def test_an_interrupt_amid_an_import_has_the_same_exit_code(drawn_weights: Path, photos: Path) -> None:
+def test_an_interrupt_amid_an_import_has_the_same_exit_code() -> None:
     """There Python makes classes by `exec`, and would end itself by SIGINT."""
     script = (
-        "import sys\nfrom ascseg_cli import cli\nfrom ascseg_cli.cli import predict\n"
-        "predict.weights_file = lambda *_: exec('raise KeyboardInterrupt')\ncli.main(sys.argv[1:])"
+        "from ascseg_cli import cli\ncli._check_current_folder = lambda: exec('raise KeyboardInterrupt')\n"
+        "cli.main(['predict', 'photos'])"
     )
-    arguments = command(drawn_weights, photos)[3:]
-    run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (130, "interrupted: stopped before the end\n")
 
 

@@ -363,16 +363,6 @@ def test_an_interrupt_before_the_first_image_is_one_line(drawn_weights: Path, ph
     assert (run.returncode, run.stderr) == (130, "interrupted: stopped before the end\n")
 
 
-def test_an_interrupt_amid_an_import_has_the_same_exit_code() -> None:
-    """There Python makes classes by `exec`, and would end itself by SIGINT."""
-    script = (
-        "from ascseg_cli import cli\ncli._check_current_folder = lambda: exec('raise KeyboardInterrupt')\n"
-        "cli.main(['predict', 'photos'])"
-    )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (run.returncode, run.stderr) == (130, "interrupted: stopped before the end\n")
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
 def test_a_reader_that_leaves_amid_a_run_interrupts_it(drawn_weights: Path, photos: Path) -> None:
     for number in range(60):

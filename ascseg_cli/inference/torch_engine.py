@@ -12,7 +12,7 @@ from ascseg_cli.errors import BackendError, DeviceMemoryError
 from ascseg_cli.inference.engine import check_device_name
 from ascseg_cli.inference.replay import Replay
 from ascseg_cli.inference.tta import prepared
-from ascseg_cli.kernels.backend import first_wait, resolve, using
+from ascseg_cli.kernels.backend import first_wait, resolve, unchanging, using
 from ascseg_cli.kernels.cuda import compile_ahead
 from ascseg_cli.network.asc_seg import ASCSeg
 from ascseg_cli.network.checkpoint import Checkpoint
@@ -81,7 +81,7 @@ class TorchEngine:
         x = torch.from_numpy(images).to(self._device).contiguous(memory_format=self._layout)
         on_gpu = self._device.type == "cuda"
         switch = torch.backends.cudnn.flags(allow_tf32=self._tf32) if on_gpu else contextlib.nullcontext()
-        with torch.inference_mode(), using(self.backend), switch:
+        with torch.inference_mode(), using(self.backend), unchanging(), switch:
             p = self._run(x.bfloat16() if self._halves else x)
         return p[:, 0].float().cpu().numpy()
 

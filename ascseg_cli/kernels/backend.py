@@ -40,6 +40,7 @@ _STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}
 
 log = logging.getLogger(__name__)
 _wanted: ContextVar[str] = ContextVar("ascseg_backend", default="auto")
+_unchanging: ContextVar[bool] = ContextVar("ascseg_unchanging", default=False)
 
 
 @dataclass(frozen=True)
@@ -160,10 +161,10 @@ def for_tensor(tensor: torch.Tensor, half: bool = False) -> str:
     import torch
 
     wanted = _wanted.get()
-    taken = [torch.float32, torch.bfloat16] if half and tensor.device.type == "cuda" else [torch.float32]
-    if wanted == "auto" and tensor.dtype not in taken:
+    device, dtype = tensor.device.type, tensor.dtype
+    if wanted == "auto" and dtype != torch.float32 and not (half and device == "cuda" and dtype == torch.bfloat16):
         return "reference"
-    return resolve(wanted, tensor.device.type)[0]
+    return resolve(wanted, device)[0]
 
 
 def for_operator(operator: str, tensor: torch.Tensor, half: bool = False) -> str:
@@ -178,6 +179,21 @@ def for_operator(operator: str, tensor: torch.Tensor, half: bool = False) -> str
 def announce_reference(operator: str, why: str) -> None:
     """Warn, once a process, that plain torch computes an operator in place of the backend that was picked."""
     log.warning("%s is computed by plain torch, which is slow: %s", operator, why)
+
+
+@contextlib.contextmanager
+def unchanging() -> Iterator[None]:
+    """Inside, the weights of every layer are those of its last call: nothing asks whether one has changed."""
+    token = _unchanging.set(True)
+    try:
+        yield
+    finally:
+        _unchanging.reset(token)
+
+
+def is_unchanging() -> bool:
+    """Whether the call is inside `unchanging`."""
+    return _unchanging.get()
 
 
 @contextlib.contextmanager

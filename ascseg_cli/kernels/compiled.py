@@ -12,24 +12,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ascseg_cli.kernels.kernel import Kernel, Shares, by_numba
+from ascseg_cli.kernels.machine_code import Memory
 
 Strides = tuple[int, ...]
 Work = tuple[Kernel | Callable[..., None], int, tuple[Any, ...]]  # a kernel, how many tasks, other arguments
 
 
-def flat(tensor: Tensor) -> tuple[np.ndarray, Strides]:
-    """The memory that a float32 tensor spans, as a flat array that shares it, and the tensor's strides.
+def flat(tensor: Tensor) -> tuple[Memory, Strides]:
+    """The memory that a tensor on the CPU spans, and the tensor's strides.
 
     Kernels take any strides this way, and numba compiles them once.
     """
     strides = tensor.stride()
-    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides)) if tensor.numel() else 0
-    return tensor.detach().as_strided((span,), (1,)).numpy(), strides
+    span = tensor.numel()
+    if span and not tensor.is_contiguous():
+        span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides))
+    return Memory(tensor, tensor.data_ptr(), span, tensor.element_size()), strides
 
 
 def split(items: int, parts: int) -> int:

@@ -52,4 +52,6 @@ class Kernel:
 
 
 def by_numba(kernel: Callable[..., None], args: tuple[Any, ...]) -> Shares:
-    return lambda first, last: call(kernel, first, last, *args)
+    """What `Kernel.shares` gives, of a kernel that numba has compiled or will."""
+    arrays = [argument.array() if isinstance(argument, machine_code.Memory) else argument for argument in args]
+    return lambda first, last: call(kernel, first, last, *arrays)

@@ -68,15 +68,40 @@ def entry(name: str, cache: Path | None) -> Entry | None:
     return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(address)  # lets go of the interpreter's lock
 
 
+class Memory:
+    """Numbers in memory, one after another: what a kernel reads or writes, without the cost of a numpy array.
+
+    owner    keeps them alive: an array, or a torch tensor that spans them
+    address  of the first, and `length` of them, each of `size` bytes
+    """
+
+    __slots__ = ("address", "length", "owner", "size")
+
+    def __init__(self, owner: Any, address: int, length: int, size: int) -> None:
+        self.owner, self.address, self.length, self.size = owner, address, length, size
+
+    @classmethod
+    def of(cls, numbers: np.ndarray) -> Memory:
+        """That of a flat array."""
+        return cls(numbers, numbers.ctypes.data, len(numbers), numbers.itemsize)
+
+    def array(self) -> np.ndarray:
+        """The same numbers as a flat array."""
+        if isinstance(self.owner, np.ndarray):
+            return self.owner
+        return np.asarray(self.owner.detach().as_strided((self.length,), (1,)))
+
+
 def words(*arguments: Any) -> array[int]:
-    """Arguments as whole numbers in memory: an array as numba passes it, a tuple one by one."""
+    """Arguments as whole numbers in memory: numbers as numba passes an array, a tuple one by one."""
     flat: list[int] = []
     for argument in arguments:
-        if isinstance(argument, np.ndarray):
-            length, size = len(argument), argument.itemsize
-            flat += (0, 0, length, size, argument.__array_interface__["data"][0], length, size)
-        elif isinstance(argument, tuple):
+        if isinstance(argument, tuple):
             flat += argument
+        elif isinstance(argument, (Memory, np.ndarray)):
+            memory = argument if isinstance(argument, Memory) else Memory.of(argument)
+            length, size = memory.length, memory.size
+            flat += (0, 0, length, size, memory.address, length, size)
         else:
             flat.append(argument)
     return array("q", flat)

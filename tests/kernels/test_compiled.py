@@ -102,6 +102,8 @@ def kinds(arguments: tuple[object, ...]) -> str:
     letters = {"float32": "f", "float64": "d", "int64": "l"}
     found = ""
     for argument in arguments:
+        if isinstance(argument, machine_code.Memory):
+            argument = argument.array()
         if isinstance(argument, np.ndarray):
             found += letters[str(argument.dtype)]
         elif isinstance(argument, tuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ class Chain(Sequence[nn.Module]):
     def __init__(self, *steps: nn.Module) -> None:
         self.steps = steps
         self.norms = tuple(step for step in steps if isinstance(step, nn.BatchNorm2d))
+        self.combines = any(isinstance(step, Combination) for step in steps)
         self.prepared: dict[Any, Any] = {}
 
     def __getitem__(self, index: Any) -> Any:
@@ -101,14 +103,18 @@ def _module(x: Tensor, chains: Sequence[Chain]) -> Any:
         name = "cpu_gradient"
     if differentiable and name == "gpu" and any(are_shared(steps.norms) for steps in chains):
         name = "reference"  # the fused layers know one process
+    return _backend_module(name)
+
+
+@functools.cache
+def _backend_module(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
 
 
 def _check(x: Tensor, steps: Chain, other: Tensor | None) -> None:
     if x.dim() != 4:
         raise ShapeError(f"x is {tuple(x.shape)}; it must be (b, c, h, w)")
-    combined = any(isinstance(step, Combination) for step in steps)
-    if combined != (other is not None):
+    if steps.combines != (other is not None):
         raise ShapeError("other must be given for Add, Gate, SoftGate and Boost, and only for them")
     if other is None:
         return

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.plan import Draft, convolution_draft, drafts_of
+from ascseg_cli.kernels.machine_code import Memory
 
 
 @dataclass
 class Pass:
     """One pass: its code and numbers, and how many channels it reads and writes."""
 
-    code: np.ndarray
-    numbers: np.ndarray
+    code: Memory
+    numbers: Memory
     resize_in: int
     resize_out: int
     channels: int
@@ -60,7 +61,7 @@ def _finished(draft: Draft) -> Pass:
     with np.errstate(over="ignore"):  # of weights so large the results aren't numbers, which is said of each image
         table = np.concatenate(numbers).astype(np.float32)
     combines = any(step[0] >= k.ADD for step in draft.within)
-    return Pass(code, table, draft.resize_in, draft.resize_out, draft.channels, combines)
+    return Pass(Memory.of(code), Memory.of(table), draft.resize_in, draft.resize_out, draft.channels, combines)
 
 
 def _over_numbers(draft: Draft) -> list[np.ndarray]:

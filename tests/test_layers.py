@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "network": {"kernels", "whole_file", "errors"},
     "graphs": {"network", "errors"},
     "weights": {"network", "errors"},
-    "data": {"errors"},
+    "data": {"kernels", "errors"},
     "evaluation": {"data", "kernels", "whole_file", "errors"},
     "printable": set(),
     "versions": set(),

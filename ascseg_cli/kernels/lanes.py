@@ -91,6 +91,19 @@ load8 = _loader(8)
 
 
 @intrinsic
+def load_bytes(typing: Any, array: Any, index: Any) -> Any:
+    """As `load`, of an array of uint8."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(ir.IntType(8), WIDTH)
+        value = builder.load(_address(context, builder, signature.args[0], args[0], args[1], kind))
+        value.align = 1
+        return builder.uitofp(value, ir.VectorType(_FLOAT, WIDTH))
+
+    return Lanes(WIDTH)(array, types.intp), generate
+
+
+@intrinsic
 def spread_at(typing: Any, array: Any, index: Any) -> Any:
     """array[index] in every lane, in one instruction; unlike numba's indexing, never from the end."""
 

@@ -19,6 +19,7 @@ from ascseg_cli.kernels.deform_depthwise import deform_depthwise
 from ascseg_cli.kernels.llvm_code import KERNELS
 from ascseg_cli.kernels.nearest import nearest_squares
 from ascseg_cli.kernels.selective_scan import selective_scan
+from ascseg_cli.kernels.weighted_rows import weighted_rows
 from ascseg_cli.network.mamba import Mamba
 
 USE = """
@@ -99,7 +100,7 @@ def test_this_llvm_takes_all_code():
 
 def kinds(arguments: tuple[object, ...]) -> str:
     """Arguments as in `llvm_code.KERNELS`."""
-    letters = {"float32": "f", "float64": "d", "int64": "l"}
+    letters = {"float32": "f", "float64": "d", "int64": "l", "uint8": "u"}
     found = ""
     for argument in arguments:
         if isinstance(argument, machine_code.Memory):
@@ -135,6 +136,8 @@ def test_operators_pass_what_the_llvm_code_takes(monkeypatch):
         selective_scan(**{k: t.requires_grad_() for k, t in inputs.items()}).sum().backward()
         mamba(torch.randn(1, 5, 4)).sum().backward()
     nearest_squares(np.zeros((1, 2), np.int64), np.ones((1, 2), np.int64), (2, 2))
+    for kind in (np.uint8, np.float32):
+        weighted_rows(np.zeros((2, 3), kind), np.zeros((1, 2), np.int64), np.zeros((1, 2), np.float32))
     assert seen == KERNELS
 
 

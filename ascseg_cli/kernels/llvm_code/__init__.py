@@ -4,8 +4,8 @@ Most of numba's time for a kernel goes to Python's part: types, and LLVM code fr
 everywhere, so its result lies here, made by `python -m ascseg_cli.kernels.llvm_code`.
 """
 
-# Arguments after the first and last task: f, d, l arrays of float32, float64, int64; i int; b bool; a number: a
-# tuple of so many ints
+# Arguments after the first and last task: f, d, l, u arrays of float32, float64, int64, uint8; i int; b bool; a number:
+# a tuple of so many ints
 KERNELS = {
     ("chain.cpu_kernels", "run"): "f4f4f4lfiiii",
     ("chain.cpu_kernels_backward", "by_maximum"): "f4f4fiiii",
@@ -19,4 +19,6 @@ KERNELS = {
     ("nearest.cpu_kernels", "measure"): "llflii",
     ("selective_scan.cpu_kernels", "scan"): "f3f3f3bff3f3ffffbiiii",
     ("selective_scan.cpu_kernels", "scan_backward"): "f3f3f3bff3f3ffff3fffdffddiiii",
+    ("weighted_rows.cpu_kernels", "of_bytes"): "uflfii",
+    ("weighted_rows.cpu_kernels", "of_floats"): "fflfii",
 }

@@ -91,7 +91,7 @@ def portable(function: Any, arguments: str) -> str:
 
 
 def _types(arguments: str) -> list[Any]:
-    arrays = {"f": types.float32, "d": types.float64, "l": types.int64}
+    arrays = {"f": types.float32, "d": types.float64, "l": types.int64, "u": types.uint8}
     single = {"i": types.intp, "b": types.boolean}
     result: list[Any] = []
     for letter, digits in re.findall(r"([a-z])|\{?(\d+)\}?", arguments):

@@ -1,8 +1,8 @@
 """From pixels to what the network sees, and from its probabilities back to the picture's size.
 
 The two rules are part of the weights: the one ours were trained with, and the original's for imported ones.
-Without torch, and no copy of the whole picture in float is made (100 megapixels would need 1.2 GB). No BLAS either:
-its threads and the decoding threads get in each other's way, five times over at 12 megapixels.
+Without torch, and no copy of the whole picture in float is made (100 megapixels would need 1.2 GB). Nor by BLAS,
+whose threads and the decoding threads get in each other's way, five times over at 12 megapixels.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Most of numba's time for a kernel goes to Python's part: types, and LLVM code fr
 everywhere, so its result lies here, made by `python -m ascseg_cli.kernels.llvm_code`.
 """
 
-# Arguments after the first and last task: f, d, l, u arrays of float32, float64, int64, uint8; i int; b bool; a number:
-# a tuple of so many ints
+# Arguments after the first and last task: f, d, l, u arrays of float32, float64, int64, uint8; i int; b bool;
+# a number: a tuple of so many ints
 KERNELS = {
     ("chain.cpu_kernels", "run"): "f4f4f4lfiiii",
     ("chain.cpu_kernels_backward", "by_maximum"): "f4f4fiiii",

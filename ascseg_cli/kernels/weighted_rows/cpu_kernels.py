@@ -1,4 +1,4 @@
-"""Weighted sums of rows in numba: what scaling a picture consists of. All arrays are flat; a task is a result's row."""
+"""Weighted sums of rows in numba, by which a picture is scaled. Arrays are flat; a task is a row of the result."""
 
 # mypy: allow-untyped-defs
 from __future__ import annotations

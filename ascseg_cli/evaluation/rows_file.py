@@ -30,6 +30,9 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
             writer.writerow({**row, "name": harmless(row["name"], "./")})
 
 
+MOST_PIXELS = 2**53  # all whole numbers up to it are float64's too
+
+
 def read_rows(path: Path) -> Table:
     """The table that `write_rows` wrote. Raises DataError for any other file."""
     try:
@@ -54,5 +57,12 @@ def _scored(row: dict[str, str], metrics: Iterable[str]) -> Scored:
     values = {name: float(row[name]) if row[name] else None for name in metrics}
     if not all(value is None or math.isfinite(value) for value in values.values()):
         raise ValueError("a figure is infinite or no number")
-    counts = Counts(*(int(row[name]) for name in ("tp", "fp", "fn", "tn")))
-    return Scored(row["name"].removeprefix("./"), (int(row["height"]), int(row["width"])), counts, values)
+    counts = Counts(*(_pixels(row[name]) for name in ("tp", "fp", "fn", "tn")))
+    return Scored(row["name"].removeprefix("./"), (_pixels(row["height"]), _pixels(row["width"])), counts, values)
+
+
+def _pixels(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= MOST_PIXELS:
+        raise ValueError("no number of pixels")
+    return number

@@ -274,6 +274,12 @@ def test_a_table_that_a_spreadsheet_saved_can_be_compared_with(folders, capsys, 
     assert result(folders, capsys, "--compare", str(path))["comparison"]["images"] == 12
 
 
+def _with(lines: list[str], column: str, value: str) -> list[str]:
+    """The table with another value in a column of its first row."""
+    cells = zip(lines[0].split(","), lines[1].split(","))
+    return [lines[0], ",".join(value if name == column else cell for name, cell in cells), *lines[2:]]
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -281,6 +287,8 @@ def test_a_table_that_a_spreadsheet_saved_can_be_compared_with(folders, capsys, 
         (lambda lines: [*lines[:4], lines[4].replace(",found,", ",found,x")], "is no per-image table"),
         (lambda lines: [lines[0], lines[1].replace("m00,0.0", "m00,inf"), *lines[2:]], "is no per-image table"),
         (lambda lines: [lines[0], lines[1].replace("m00,0.0", "m00,nan"), *lines[2:]], "is no per-image table"),
+        (lambda lines: _with(lines, "tp", "9" * 400), "is no per-image table"),
+        (lambda lines: _with(lines, "height", "-3"), "is no per-image table"),
         (lambda lines: [*lines, lines[3]], "has an image twice"),
     ],
 )

@@ -144,99 +144,60 @@ def read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch
 # ---- over neighbours ---------------------------------------------------------------------------------------
 
 
-def _dense_of(size):
-    """A convolution in which every output sums over all channels: four outputs at a time.
-
-    size  of its kernel, known when it is compiled, which makes it a third faster; 0: any
-    """
-
-    @part
-    def dense(band, at, plane, pitch, head, numbers, w, target):
-        k, d, into, out = size or head[K], head[DILATION], head[CHANNELS_IN], head[CHANNELS_OUT]
-        length = len(target) // (2 * head[WIDEST])
-        for o in range(0, out, 4):
-            begin = head[NUMBERS] + o * (into * k * k + 1)
-            for j in range(0, w, WIDTH):
-                a, b = spread_at(numbers, begin), spread_at(numbers, begin + 1)
-                c, e = spread_at(numbers, begin + 2), spread_at(numbers, begin + 3)
-                n = begin + 4
-                for i in range(into):
-                    for r in range(k):
-                        source = at + i * plane + r * d * pitch + j
-                        for q in range(k):
-                            v = load(band, source + q * d)
-                            a = fma(v, spread_at(numbers, n), a)
-                            b = fma(v, spread_at(numbers, n + 1), b)
-                            c = fma(v, spread_at(numbers, n + 2), c)
-                            e = fma(v, spread_at(numbers, n + 3), e)
-                            n += 4
-                store(target, o * length + j, a)
-                store(target, (o + 1) * length + j, b)
-                store(target, (o + 2) * length + j, c)
-                store(target, (o + 3) * length + j, e)
-
-    return dense
-
-
-def _grouped_of(size):
-    """A convolution in which each output has input channels of its own: two outputs of 32 pixels at a time.
-
-    size  as for `_dense_of`
-    """
-
-    @part
-    def grouped(band, at, plane, pitch, head, numbers, w, target):
-        k, d, out = size or head[K], head[DILATION], head[CHANNELS_OUT]
-        each = head[CHANNELS_IN] // out
-        numbers_each = each * k * k + 1
-        length = len(target) // (2 * head[WIDEST])
-        for first in range(0, out, 2):
-            second = min(first + 1, out - 1)
-            further = (second - first) * each * plane
-            begin, next_begin = head[NUMBERS] + first * numbers_each, head[NUMBERS] + second * numbers_each
-            for j in range(0, w, 2 * WIDTH):
-                a, b = spread_at(numbers, begin), spread_at(numbers, next_begin)
-                a2, b2, n = a, b, 1
-                for i in range(first * each, (first + 1) * each):
-                    for r in range(k):
-                        source = at + i * plane + r * d * pitch + j
-                        for q in range(k):
-                            weight, p = spread_at(numbers, begin + n + q), source + q * d
-                            a, a2 = fma(load(band, p), weight, a), fma(load(band, p + WIDTH), weight, a2)
-                            weight, p = spread_at(numbers, next_begin + n + q), p + further
-                            b, b2 = fma(load(band, p), weight, b), fma(load(band, p + WIDTH), weight, b2)
-                        n += k
-                store(target, first * length + j, a)
-                store(target, first * length + j + WIDTH, a2)
-                store(target, second * length + j, b)
-                store(target, second * length + j + WIDTH, b2)
-
-    return grouped
-
-
-_dense, _dense3, _dense7 = _dense_of(0), _dense_of(3), _dense_of(7)
-_grouped, _grouped3, _grouped5, _grouped7 = _grouped_of(0), _grouped_of(3), _grouped_of(5), _grouped_of(7)
+@part
+def _dense(band, at, plane, pitch, head, numbers, w, target):
+    """A convolution in which every output sums over all channels: four outputs at a time."""
+    k, d, into, out = head[K], head[DILATION], head[CHANNELS_IN], head[CHANNELS_OUT]
+    length = len(target) // (2 * head[WIDEST])
+    for o in range(0, out, 4):
+        begin = head[NUMBERS] + o * (into * k * k + 1)
+        for j in range(0, w, WIDTH):
+            a, b = spread_at(numbers, begin), spread_at(numbers, begin + 1)
+            c, e = spread_at(numbers, begin + 2), spread_at(numbers, begin + 3)
+            n = begin + 4
+            for i in range(into):
+                for r in range(k):
+                    source = at + i * plane + r * d * pitch + j
+                    for q in range(k):
+                        v = load(band, source + q * d)
+                        a = fma(v, spread_at(numbers, n), a)
+                        b = fma(v, spread_at(numbers, n + 1), b)
+                        c = fma(v, spread_at(numbers, n + 2), c)
+                        e = fma(v, spread_at(numbers, n + 3), e)
+                        n += 4
+            store(target, o * length + j, a)
+            store(target, (o + 1) * length + j, b)
+            store(target, (o + 2) * length + j, c)
+            store(target, (o + 3) * length + j, e)
 
 
 @part
-def _convolve(band, at, plane, pitch, head, numbers, w, target):
-    """With the kernel size as a constant where the network has it."""
-    k = head[K]
-    if head[OVER] == DENSE:
-        if k == 3:
-            _dense3(band, at, plane, pitch, head, numbers, w, target)
-        elif k == 7:
-            _dense7(band, at, plane, pitch, head, numbers, w, target)
-        else:
-            _dense(band, at, plane, pitch, head, numbers, w, target)
-    elif k == 3:
-        _grouped3(band, at, plane, pitch, head, numbers, w, target)
-    elif k == 5:
-        _grouped5(band, at, plane, pitch, head, numbers, w, target)
-    elif k == 7:
-        _grouped7(band, at, plane, pitch, head, numbers, w, target)
-    else:
-        _grouped(band, at, plane, pitch, head, numbers, w, target)
+def _grouped(band, at, plane, pitch, head, numbers, w, target):
+    """A convolution in which each output has input channels of its own: two outputs of 32 pixels at a time."""
+    k, d, out = head[K], head[DILATION], head[CHANNELS_OUT]
+    each = head[CHANNELS_IN] // out
+    numbers_each = each * k * k + 1
+    length = len(target) // (2 * head[WIDEST])
+    for first in range(0, out, 2):
+        second = min(first + 1, out - 1)
+        further = (second - first) * each * plane
+        begin, next_begin = head[NUMBERS] + first * numbers_each, head[NUMBERS] + second * numbers_each
+        for j in range(0, w, 2 * WIDTH):
+            a, b = spread_at(numbers, begin), spread_at(numbers, next_begin)
+            a2, b2, n = a, b, 1
+            for i in range(first * each, (first + 1) * each):
+                for r in range(k):
+                    source = at + i * plane + r * d * pitch + j
+                    for q in range(source, source + k * d, d):
+                        weight = spread_at(numbers, begin + n)
+                        a, a2 = fma(load(band, q), weight, a), fma(load(band, q + WIDTH), weight, a2)
+                        weight, p = spread_at(numbers, next_begin + n), q + further
+                        b, b2 = fma(load(band, p), weight, b), fma(load(band, p + WIDTH), weight, b2)
+                        n += 1
+            store(target, first * length + j, a)
+            store(target, first * length + j + WIDTH, a2)
+            store(target, second * length + j, b)
+            store(target, second * length + j + WIDTH, b2)
 
 
 @part
@@ -410,8 +371,10 @@ def run(first, last, x, xs, other, os, y, ys, code, numbers, h, w, channels, ban
             read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch, doubled)
         for row in range(begin, end):
             at = (row - begin) * pitch
-            if over == DENSE or over == GROUPED:
-                _convolve(band, at, rows * pitch, pitch, head, numbers, w, line)
+            if over == DENSE:
+                _dense(band, at, rows * pitch, pitch, head, numbers, w, line)
+            elif over == GROUPED:
+                _grouped(band, at, rows * pitch, pitch, head, numbers, w, line)
             elif over == MAXIMUM:
                 _maximum(band, at, rows * pitch, pitch, head, w, line)
             else:

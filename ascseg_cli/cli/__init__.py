@@ -55,10 +55,10 @@ def run(arguments: list[str]) -> int:
         app(arguments, prog_name="ascseg", obj=arguments)
     except SystemExit as stop:
         if _is_ctrl_c(stop):
-            say("interrupted", "stopped before the end")
+            _say_interrupted()
         return stop.code if isinstance(stop.code, int) else exit_codes.OK
     except KeyboardInterrupt:
-        say("interrupted", "stopped before the end")
+        _say_interrupted()
         return exit_codes.INTERRUPTED
     except errors.AscsegError as error:
         return _refuse(error, arguments)
@@ -104,6 +104,13 @@ def _is_ctrl_c(stop: BaseException | None) -> bool:
     while stop is not None and not isinstance(stop, KeyboardInterrupt):
         stop = stop.__context__
     return stop is not None
+
+
+def _say_interrupted() -> None:
+    # Where Ctrl-C came amid `exec` of a string, as in making a dataclass, `python -m` ends itself by SIGINT at its
+    # exit, though the interrupt was caught here. The next such string clears that mark.
+    exec("")
+    say("interrupted", "stopped before the end")
 
 
 def say(kind: str, text: str) -> None:

@@ -363,6 +363,19 @@ def test_an_interrupt_before_the_first_image_is_one_line(drawn_weights: Path, ph
     assert (run.returncode, run.stderr) == (130, "interrupted: stopped before the end\n")
 
 
+def test_an_interrupt_amid_exec_has_the_same_exit_code(tmp_path: Path) -> None:
+    """Python makes dataclasses by `exec`; `python -m` would then end itself by SIGINT, though all was caught."""
+    (tmp_path / "interrupted.py").write_text(
+        "from ascseg_cli import cli\n"
+        "cli._check_current_folder = lambda: exec('raise KeyboardInterrupt')\n"
+        "cli.main()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (130, "interrupted: stopped before the end\n")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
 def test_a_reader_that_leaves_amid_a_run_interrupts_it(drawn_weights: Path, photos: Path) -> None:
     for number in range(60):

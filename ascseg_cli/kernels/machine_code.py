@@ -48,7 +48,8 @@ def fits() -> bool:
 def usable() -> bool:
     """Whether LLVM is here and the code fits; without, numba has to compile the kernels itself."""
     try:
-        return fits() and _processor() is not None
+        with _making:  # LLVM can't be made ready by two threads at once
+            return fits() and _processor() is not None
     except (ImportError, OSError, RuntimeError, AttributeError):
         return False
 

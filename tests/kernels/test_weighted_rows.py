@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -43,3 +46,25 @@ def test_without_llvm_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weighted_rows, "_compiled", None)
     x, index, weight = drawn(20, np.uint8)
     assert np.array_equal(weighted_rows.weighted_rows(x, index, weight), in_numpy(x, index, weight))
+
+
+FIRST_USE = """
+import threading
+import numpy as np
+from ascseg_cli.kernels.weighted_rows import weighted_rows
+start, done = threading.Barrier(8), []
+def use():
+    start.wait()
+    done.append(weighted_rows(np.ones((4, 40), np.uint8), np.zeros((2, 3), int), np.ones((2, 3), np.float32)))
+threads = [threading.Thread(target=use) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert len(done) == 8 and all((one == 3).all() for one in done)
+"""
+
+
+def test_many_threads_may_be_the_first() -> None:
+    """LLVM, made ready by two threads at once, ends the process."""
+    for _ in range(4):
+        run = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, check=False)
+        assert (run.returncode, run.stderr) == (0, "")

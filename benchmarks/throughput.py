@@ -2,9 +2,10 @@
 
     python benchmarks/throughput.py --threads 2
 
-In turns: the bare network over pictures prepared in memory, as many at once as predict runs; then whole runs from
-files to masks, and to masks and overlays. Wall seconds and processor seconds (decoders' included) an image; where
-other processes want the cores too, the latter say more. Then the parts of one image's way, one after another.
+In turns: the bare network over pictures prepared in memory, in a loop, each pass on all threads; the same, as many
+passes at once as predict runs; then whole runs from files to masks, and to masks and overlays. Wall seconds and
+processor seconds (decoders' included) an image; where other processes want the cores too, the latter say more.
+Then the parts of one image's way, one after another.
 """
 
 from __future__ import annotations
@@ -20,23 +21,28 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
+from ascseg_cli.inference.threads import shorten_waits
 
-from ascseg_cli.data.decode import read_pixels
-from ascseg_cli.data.decoders import Decoders
-from ascseg_cli.data.discover import Found, Item
-from ascseg_cli.data.preprocess import resize_probability
-from ascseg_cli.inference import overlay
-from ascseg_cli.inference.engine import Engine, open_engine
-from ascseg_cli.inference.outputs import OutputFolder, mask_png, picture_png
-from ascseg_cli.inference.postprocess import binarise, measure
-from ascseg_cli.inference.run import Run
-from ascseg_cli.inference.settings import Settings
-from ascseg_cli.inference.tta import prepared
-from ascseg_cli.weights.store import locate
+shorten_waits()  # as the command does, before torch is loaded
 
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from ascseg_cli.data.decode import read_pixels  # noqa: E402
+from ascseg_cli.data.decoders import Decoders  # noqa: E402
+from ascseg_cli.data.discover import Found, Item  # noqa: E402
+from ascseg_cli.data.preprocess import resize_probability  # noqa: E402
+from ascseg_cli.inference import overlay  # noqa: E402
+from ascseg_cli.inference.engine import Engine, open_engine  # noqa: E402
+from ascseg_cli.inference.outputs import OutputFolder, mask_png, picture_png  # noqa: E402
+from ascseg_cli.inference.postprocess import binarise, measure  # noqa: E402
+from ascseg_cli.inference.run import Run  # noqa: E402
+from ascseg_cli.inference.settings import Settings  # noqa: E402
+from ascseg_cli.inference.tta import prepared  # noqa: E402
+from ascseg_cli.weights.store import locate  # noqa: E402
+
+LOOP = "bare network, in a loop"
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "polyps"
 
 
@@ -49,16 +55,18 @@ def draw(folder: Path, count: int) -> Found:
         pixels = cv2.resize(drawn[number % len(drawn)], (1024, 768), interpolation=cv2.INTER_CUBIC)
         path = folder / f"{number:03}.jpg"
         path.write_bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
-        items.append(Item(path, path.name, path.stem))
+        items.append(Item(str(path), path.name, path.stem))
     return Found(tuple(items))
 
 
-def bare(engine: Engine, inputs: list[np.ndarray], threads: int) -> None:
+def loop(engine: Engine, inputs: list[np.ndarray]) -> None:
+    """The network alone, one image after another."""
+    for image in inputs:
+        engine.probabilities(image[None])
+
+
+def at_once(engine: Engine, inputs: list[np.ndarray], threads: int) -> None:
     """The network alone, with as many images at once as the pipeline has."""
-    if not engine.takes_several or threads == 1:
-        for image in inputs:
-            engine.probabilities(image[None])
-        return
     with engine.shared(threads) as begin, ThreadPoolExecutor(threads, initializer=begin) as workers:
         list(workers.map(lambda image: engine.probabilities(image[None]), inputs))
 
@@ -121,7 +129,8 @@ def main() -> None:
         found = draw(Path(root) / "photos", arguments.images)
         inputs = [prepared(read_pixels(item.path), engine.metadata) for item in found.items]
         ways: dict[str, Callable[[], None]] = {
-            "bare network": lambda: bare(engine, inputs, arguments.threads),
+            LOOP: lambda: loop(engine, inputs),
+            "bare network, as predict": lambda: at_once(engine, inputs, arguments.threads),
             "predict, masks": lambda: predict(engine, found, arguments.threads, ("masks",), decoders),
             "predict, masks and overlays": lambda: predict(
                 engine, found, arguments.threads, ("masks", "overlays"), decoders
@@ -136,12 +145,12 @@ def main() -> None:
         print(f"{arguments.images} JPEGs of 1024×768 px, {arguments.rounds} rounds in turns")
         for name in ways:
             walls, cpus = zip(*(one[name] for one in rounds))
-            kept = [statistics.median(one["bare network"][i] / one[name][i] for one in rounds) for i in (0, 1)]
+            kept = [statistics.median(one[LOOP][i] / one[name][i] for one in rounds) for i in (0, 1)]
             speed = arguments.images / statistics.median(walls)
             work = 1000 * statistics.median(cpus) / arguments.images
             print(
                 f"{name:28} {speed:6.2f} images/s {work:6.1f} ms of processors an image;"
-                f" {kept[0]:4.0%} of the bare network's speed by the wall, {kept[1]:4.0%} by processor time"
+                f" {kept[0]:4.0%} of the loop's speed by the wall, {kept[1]:4.0%} by processor time"
             )
         for name, milliseconds in parts(engine, found):
             print(f"{name:32} {milliseconds:7.2f} ms")

@@ -127,7 +127,7 @@ def _seen(training_images: str | None, named: dict[str, Pair], order: Order, *, 
 def _outcomes(
     engine: Engine, network: Network, named: dict[str, Pair], order: Order, watch: Watch | None
 ) -> Iterator[Scored | Unscored]:
-    items = [Item(pair.image, name, name) for name, pair in named.items()]
+    items = [Item(str(pair.image), name, name) for name, pair in named.items()]
 
     def judge(item: Item, probability: np.ndarray, mask: np.ndarray) -> Scored | Unscored:
         return score_probability(item.name, probability, mask, named[item.name].masks, order.ruler, watch)

@@ -11,7 +11,7 @@ from ascseg_cli.cli.prediction import Order, say_engine, segment
 from ascseg_cli.cluster.connection import connected
 from ascseg_cli.cluster.crew import hire, threads_of_a_worker
 from ascseg_cli.cluster.worker import Job
-from ascseg_cli.data.discover import Found
+from ascseg_cli.data.discover import Found, Item
 from ascseg_cli.data.remote import Place
 
 
@@ -36,13 +36,17 @@ def segment_on_cluster(found: Found, order: Order) -> int:
             machines = sum(node["Alive"] for node in ray.nodes())
             team = f"{_count(crew.workers, 'worker')} of {_count(threads, 'thread')}"
             say("note", f"{team} in a Ray cluster of {_count(machines, 'machine')}")
-        items = tuple(replace(item, path=_absolute(item.path)) for item in found.items)
+        items = tuple(map(_anywhere, found.items))
         return segment(replace(found, items=items), crew, replace(order, threads=threads))
 
 
 def _absolute(place: Place) -> Place:
     """Workers have working folders of their own."""
     return Path(os.path.abspath(place)) if isinstance(place, Path) else place
+
+
+def _anywhere(item: Item) -> Item:
+    return replace(item, where=os.path.abspath(item.where)) if isinstance(item.where, str) else item
 
 
 def _count(number: int, noun: str) -> str:

@@ -117,7 +117,7 @@ def check_report(order: Order, found: Found) -> None:
     place = order.place
     if order.ray is not None or not isinstance(place, Path):
         raise UsageError("--report is drawn from masks in a folder of this machine", "leave --report out")
-    if not all(isinstance(item.path, Path) for item in found.items):
+    if not all(isinstance(item.where, str) for item in found.items):
         raise UsageError("--report is drawn from images in files of this machine", "leave --report out")
     folder = order.report.absolute().parent
     if order.report.is_dir() or not (folder.is_dir() or folder.is_relative_to(place.absolute())):
@@ -131,8 +131,8 @@ def _images_and_results(folder: Path, found: Found, kinds: Sequence[str]) -> Ite
     """The files of this machine that a run reads and writes."""
     yield from (folder / name for name in (claim.RESULTS, claim.RUN, JOURNAL))
     for item in found.items:
-        if isinstance(item.path, Path):
-            yield item.path
+        if isinstance(path := item.path, Path):
+            yield path
         yield from (folder / place_inside(kind, item.output_stem) for kind in kinds)
 
 

@@ -47,8 +47,9 @@ def _draw(album: Album, order: Order, found: Found, outputs: Destination, wanted
             mask = read_mask(outputs.path("masks", item.output_stem), max_pixels=order.settings.max_pixels)
         except InputError:  # taken away while the report is made: its row stays without a picture
             return
-        assert isinstance(item.path, Path), "looked at before the run"
-        album.add(item.name, mask, None, item.path)
+        path = item.path
+        assert isinstance(path, Path), "looked at before the run"
+        album.add(item.name, mask, None, path)
 
     with RunProgress(len(items), quiet=order.quiet) as progress:
         for _ in in_order(draw, items, order.thread_count):

@@ -56,7 +56,7 @@ def _into_folder(order: Order) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / NAME
         path.write_bytes(_read(order))
-        code = segment(Found((Item(path, NAME, NAME),)), open_named_engine(order), order)
+        code = segment(Found((Item(str(path), NAME, NAME),)), open_named_engine(order), order)
     mask = outputs.read(outputs.path("masks", NAME)) if code == exit_codes.OK else None
     return code if mask is None else _put(mask)
 

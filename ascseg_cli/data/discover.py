@@ -28,15 +28,20 @@ from ascseg_cli.errors import UsageError
 class Item:
     """One image to segment.
 
-    path         where it is read
+    where        where it is read; a path as text, a fifth of a Path in memory: runs hold a million
     name         posix path, relative as the user knows it, with suffix; always encodable as UTF-8
     output_stem  posix path of its outputs under `masks/` and so on, without the final `.png`; may hold
                  surrogates where the file's name isn't UTF-8 (the output then has the same bytes)
     """
 
-    path: Place
+    where: str | RemotePath
     name: str
     output_stem: str
+
+    @property
+    def path(self) -> Place:
+        """Where it is read."""
+        return self.where if isinstance(self.where, RemotePath) else Path(self.where)
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,9 @@ def discover(inputs: Sequence[str | Path], *, output: Place, listed: Sequence[st
         search.add(os.fspath(argument), pattern=True)
     for argument in listed:
         search.add(os.fspath(argument), pattern=False)
-    stems = output_stems([(str(path), name) for path, name in search.files])
+    stems = output_stems([(str(where), name) for where, name in search.files])
     items = tuple(
-        Item(path, printable(name), stem) for (path, name), stem in zip(search.files, stems, strict=True)
+        Item(where, printable(name), stem) for (where, name), stem in zip(search.files, stems, strict=True)
     )
     tree = search.tree
     search.missing += [Missing(printable(name), reason, "", len(items)) for name, reason in tree.unreadable]
@@ -120,7 +125,7 @@ class _Search:
     """What was found so far; one call of `add` an argument."""
 
     def __init__(self, output: Place) -> None:
-        self.files: list[tuple[Place, str]] = []
+        self.files: list[tuple[str | RemotePath, str]] = []
         self.missing: list[Missing] = []
         self._remote_output = output if isinstance(output, RemotePath) else None
         here = None if isinstance(output, RemotePath) else output
@@ -178,13 +183,14 @@ class _Search:
 
     def _take(self, found: Sequence[tuple[str | RemotePath, str]]) -> None:
         """Keeps what is new, sorted by the parts of its name."""
-        new: list[tuple[Place, str]] = []
-        for path, name in found:
-            key = self._key(path)
+        new = []
+        for where, name in found:
+            key = self._key(where)
             if key not in self._seen:
                 self._seen.add(key)
-                new.append((path if isinstance(path, RemotePath) else Path(path), name))
-        self.files += sorted(new, key=lambda file: file[1].split("/"))
+                new.append((where, name))
+        new.sort(key=lambda file: file[1].replace("/", "\0"))  # part by part
+        self.files += new
 
     def _key(self, path: str | RemotePath) -> tuple[object, str]:
         """The same for two ways to one file."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -14,7 +13,7 @@ _WRITTEN = (".png", ".geojson")  # a folder of this name beside the file would b
 
 def printable(name: str) -> str:
     """The name as valid UTF-8: bytes that aren't become escapes such as `\\udcff`."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def output_stems(files: Sequence[tuple[str, str]]) -> list[str]:
@@ -43,7 +42,7 @@ def output_stems(files: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).lower()
+    return (name if name.isascii() else unicodedata.normalize("NFC", name)).lower()
 
 
 def _folders(files: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -59,14 +58,18 @@ def _folders(files: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 def _clashes(stems: Sequence[str], folders: dict[str, str]) -> list[list[int]]:
     """Groups of files that would share an output, or one whose output has a folder's name."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i, stem in enumerate(stems):
-        groups[_key(stem)].append(i)
-    return [
-        group
-        for key, group in groups.items()
-        if len(group) > 1 or any(key + suffix in folders for suffix in _WRITTEN)
-    ]
+    seen: set[str] = set()
+    groups: dict[str, list[int]] = {}  # those of the few alone: there may be millions of names
+    for stem in stems:
+        key = _key(stem)
+        if key in seen or any(key + suffix in folders for suffix in _WRITTEN):
+            groups[key] = []
+        seen.add(key)
+    if groups:
+        for i, stem in enumerate(stems):
+            if (key := _key(stem)) in groups:
+                groups[key].append(i)
+    return list(groups.values())
 
 
 def _refusal(first: str, second: str, stem: str) -> UsageError:

@@ -18,7 +18,7 @@ from ascseg_cli.errors import OutputError, WeightsError
 from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.settings import Settings
 
-ITEMS = [Item(Path(f"{n}.png"), f"{n}.png", str(n)) for n in range(300)]
+ITEMS = [Item(f"{n}.png", f"{n}.png", str(n)) for n in range(300)]
 
 
 class DeadError(Exception):

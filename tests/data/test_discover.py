@@ -44,7 +44,7 @@ def test_a_folder_is_read_to_its_depth_in_order(here: Path) -> None:
     plant("in/b.png", "in/a/z.JPG", "in/a/deep/er/x.tif", "in/a.webp", "in/c.dcm", "in/B.jpeg")
     found = find("in")
     assert names(found) == ["B.jpeg", "a/deep/er/x.tif", "a/z.JPG", "a.webp", "b.png", "c.dcm"]
-    assert Item(Path("in/a/z.JPG"), "a/z.JPG", "a/z") in found.items
+    assert Item("in/a/z.JPG", "a/z.JPG", "a/z") in found.items
 
 
 def test_a_file_named_by_itself_is_its_bare_name_whatever_its_suffix(here: Path) -> None:

@@ -41,7 +41,7 @@ def found(tmp_path: Path) -> Callable[[int], Found]:
         for number in range(count):
             path = tmp_path / "photos" / f"{number:03}.png"
             save_picture(path, np.zeros((50, 70, 3), np.uint8) if number == 1 else green_disc(number))
-            items.append(Item(path, path.name, path.stem))
+            items.append(Item(str(path), path.name, path.stem))
         return Found(tuple(items))
 
     return make

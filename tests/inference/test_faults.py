@@ -84,7 +84,7 @@ def test_a_table_that_does_not_fit_ends_the_run_and_loses_no_mask(
     engine, found: Callable[[int], Found], small_disk: Path, tmp_path: Path
 ) -> None:
     images = found(1)
-    many = Found(tuple(Item(images.items[0].path, f"{n:0200}.png", f"{n}") for n in range(200)))
+    many = Found(tuple(Item(images.items[0].where, f"{n:0200}.png", f"{n}") for n in range(200)))
     resize(small_disk, "size=60k,nr_inodes=20")
     summary = run(engine, many, small_disk / "out")
     assert summary.full is not None

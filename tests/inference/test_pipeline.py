@@ -23,7 +23,7 @@ from ascseg_cli.inference.results import Result
 from ascseg_cli.inference.settings import Settings
 from ascseg_cli.inference.work import Loaded, Work
 
-ITEMS = tuple(Item(Path(f"{n}.png"), f"{n}.png", str(n)) for n in range(40))
+ITEMS = tuple(Item(f"{n}.png", f"{n}.png", str(n)) for n in range(40))
 
 
 @dataclass

@@ -57,8 +57,8 @@ def test_run_json_tells_how_and_nothing_of_who(runner: Runner, found: Callable[[
 def test_bad_files_are_rows_and_the_rest_goes_on(runner: Runner, found: Callable[[int], Found]) -> None:
     good = found(3)
     (good.items[0].path.parent / "bad.png").write_bytes(good.items[0].path.read_bytes()[:200])
-    bad = Item(good.items[0].path.parent / "bad.png", "bad.png", "bad")
-    gone = Item(good.items[0].path.parent / "gone.png", "gone.png", "gone")
+    bad = Item(str(good.items[0].path.parent / "bad.png"), "bad.png", "bad")
+    gone = Item(str(good.items[0].path.parent / "gone.png"), "gone.png", "gone")
     everything = replace(
         good,
         items=(bad, *good.items, gone),

@@ -88,3 +88,21 @@ def test_odd_pictures_and_absent_statistics_do_no_harm() -> None:
         assert np.isfinite(distance(describe(pixels), statistics))
     assert unlike([], statistics) is None
     assert unlike(_drawn((0, 0, 0), 1), {}) is None
+
+
+def test_shadow_and_highlight_are_numpys_quantiles() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)  # 64 px: nothing is scaled
+    grey = (pixels.astype(np.float32) / 255) @ np.array([0.299, 0.587, 0.114], np.float32)
+    figures = describe(pixels)
+    assert figures["shadow"] == pytest.approx(np.quantile(grey, 0.05), abs=1e-7)
+    assert figures["highlight"] == pytest.approx(np.quantile(grey, 0.95), abs=1e-7)
+
+
+@pytest.mark.parametrize("images", [[20, 30], [20, 30, 200], [20]])
+def test_the_median_image_decides(images: list[int]) -> None:
+    seen = _drawn((120, 90, 80))
+    statistics = summarise(seen)
+    strange = describe(np.full((96, 96, 3), 250, np.uint8))
+    several = [seen[0]] * images.count(20) + [strange] * (len(images) - images.count(20))
+    median = np.median([distance(f, statistics) for f in several])
+    assert (unlike(several, statistics) is not None) == (median > statistics["distance"]["high"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,18 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the development data isn't at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def signals_heard() -> Iterator[None]:
+    """Processes started inside hear SIGINT and SIGHUP, also in the background of a shell or under nohup."""
+    heard = {signal.SIGINT: signal.default_int_handler}
+    if sys.platform != "win32":
+        heard[signal.SIGHUP] = signal.SIG_DFL
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

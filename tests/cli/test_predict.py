@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from predict_runs import command, rows
 
 from ascseg_cli import cli
 from ascseg_cli.cli import prediction
@@ -24,20 +22,6 @@ from ascseg_cli.inference.engine import open_engine
 from ascseg_cli.inference.segmenter import Segmenter
 
 Predict = Callable[..., int]
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Four good pictures in two folders, one damaged one, a text file."""
-    folder = tmp_path / "photos"
-    (folder / "환자 1").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for number, name in enumerate(("a.png", "b.jpg", "환자 1/사진 🙂.png", "환자 1/a.png")):
-        pixels = rng.integers(0, 256, (40 + 10 * number, 90, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / name)
-    (folder / "z_cut.png").write_bytes((folder / "a.png").read_bytes()[:500])
-    (folder / "notes.txt").write_text("no image", encoding="utf-8")
-    return folder
 
 
 @pytest.fixture
@@ -50,11 +34,6 @@ def predict(drawn_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return cli.run([*base, *map(str, arguments)])
 
     return run
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "results.csv", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_folder_is_mirrored_and_a_bad_file_is_a_row(
@@ -251,11 +230,6 @@ def test_lists_are_read_as_bytes(tmp_path: Path) -> None:
 # ---- as a process of its own
 
 
-def command(weights: Path, *arguments: object) -> list[str]:
-    base = [sys.executable, "-m", "ascseg_cli", "predict", "--weights", str(weights), "--backend", "reference"]
-    return [*base, *map(str, arguments)]
-
-
 def test_one_image_from_stdin_to_a_mask_on_stdout(drawn_weights: Path, photos: Path) -> None:
     content = (photos / "b.jpg").read_bytes()
     run = subprocess.run(command(drawn_weights, "-"), input=content, capture_output=True, check=True)
@@ -269,139 +243,3 @@ def test_bad_bytes_from_stdin_leave_stdout_empty(drawn_weights: Path, content: b
     run = subprocess.run(command(drawn_weights, "-"), input=content, capture_output=True, check=False)
     assert (run.returncode, run.stdout) == (3, b"")
     assert run.stderr.startswith(b"error: stdin: ")
-
-
-@pytest.fixture
-def terminal() -> Iterator[None]:
-    """Processes started inside don't ignore SIGHUP, even where the tests themselves run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.usefixtures("terminal")
-def test_an_interrupt_ends_well_and_resume_goes_on(drawn_weights: Path, tmp_path: Path, number: int) -> None:
-    folder = tmp_path / "many"
-    folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    for index in range(40):
-        Image.fromarray(np.roll(pixels, index)).save(folder / f"{index:03}.png")
-    whole = command(drawn_weights, folder, "-o", tmp_path / "out", "--json")
-    process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
-    assert process.stdout is not None
-    process.stdout.readline()  # the first image is done, so the run is under way
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert len(stdout.splitlines()) == 39
-    assert b"--resume" in stderr
-    assert b"Traceback" not in stderr
-    statuses = [row["status"] for row in rows(tmp_path / "out")]
-    assert statuses.count("skipped") > 10
-    assert not list((tmp_path / "out").rglob(".ascseg-*"))
-    assert len(list((tmp_path / "out" / "masks").iterdir())) == 40 - statuses.count("skipped")
-    if number != signal.SIGINT:
-        return  # going on is the same
-    again = subprocess.run([*whole, "--resume"], capture_output=True, check=True)
-    told = [json.loads(line) for line in again.stdout.splitlines()]
-    assert sum(one["resumed"] for one in told) == 40 - statuses.count("skipped")
-    assert {row["status"] for row in rows(tmp_path / "out")} <= {"ok", "empty"}
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
-def test_under_nohup_a_closed_terminal_ends_nothing(drawn_weights: Path, photos: Path, tmp_path: Path) -> None:
-    script = (
-        "import os, signal, sys\nfrom ascseg_cli import cli\nfrom ascseg_cli.cli import predict\n"
-        "found = predict.weights_file\n"
-        "predict.weights_file = lambda *given: (os.kill(os.getpid(), signal.SIGHUP), found(*given))[1]\n"
-        "cli.main(sys.argv[1:])"
-    )
-    arguments = command(drawn_weights, photos / "a.png", "-o", tmp_path / "out")[3:]
-    run = subprocess.run(["nohup", sys.executable, "-c", script, *arguments], capture_output=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert {row["status"] for row in rows(tmp_path / "out")} <= {"ok", "empty"}
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
-def test_a_second_interrupt_stops_at_once(drawn_weights: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "large"
-    folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (3000, 3000, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "0.bmp")
-    for index in range(1, 40):
-        os.link(folder / "0.bmp", folder / f"{index}.bmp")
-    process = subprocess.Popen(
-        command(drawn_weights, folder, "-o", tmp_path / "out", "--json"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    while process.poll() is None:  # two signals that come too close to each other are one
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.1)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert len(stdout.splitlines()) < 39, "rows of images that weren't reached come only from an orderly end"
-    assert b"Traceback" not in stderr
-    assert not list((tmp_path / "out").rglob(".ascseg-*"))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.usefixtures("terminal")
-def test_an_interrupt_before_the_first_image_is_one_line(drawn_weights: Path, photos: Path, name: str) -> None:
-    script = (
-        "import os, signal, sys\nfrom ascseg_cli import cli\nfrom ascseg_cli.cli import predict\n"
-        f"predict.weights_file = lambda *_: os.kill(os.getpid(), signal.{name})\ncli.main(sys.argv[1:])"
-    )
-    arguments = command(drawn_weights, photos)[3:]
-    run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
-    assert (run.returncode, run.stderr) == (130, "interrupted: stopped before the end\n")
-
-
-def test_an_interrupt_amid_exec_has_the_same_exit_code(tmp_path: Path) -> None:
-    """Python makes dataclasses by `exec`; `python -m` would then end itself by SIGINT, though all was caught."""
-    (tmp_path / "interrupted.py").write_text(
-        "from ascseg_cli import cli\n"
-        "cli._check_current_folder = lambda: exec('raise KeyboardInterrupt')\n"
-        "cli.main()"
-    )
-    run = subprocess.run(
-        [sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert (run.returncode, run.stderr) == (130, "interrupted: stopped before the end\n")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
-def test_a_reader_that_leaves_amid_a_run_interrupts_it(drawn_weights: Path, photos: Path) -> None:
-    for number in range(60):
-        os.link(photos / "a.png", photos / f"c{number:02}.png")
-    process = subprocess.Popen(
-        command(drawn_weights, photos, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["image"] == "a.png"
-    process.stdout.close()
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"--resume" in stderr
-    assert [row["status"] for row in rows(photos.parent / "photos_ascseg")].count("skipped") > 10
-
-
-def test_a_reader_that_leaves_ends_the_run_in_good_order(drawn_weights: Path, photos: Path) -> None:
-    process = subprocess.Popen(
-        command(drawn_weights, photos, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    with process.stderr:
-        stderr = process.stderr.read()
-    assert process.wait(timeout=60) in (1, 130)
-    assert b"Traceback" not in stderr
-    assert b"Exception ignored" not in stderr
-    assert (photos.parent / "photos_ascseg" / "results.csv").exists()

@@ -105,6 +105,7 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+@pytest.mark.usefixtures("signals_heard")
 def test_the_first_signal_asks_and_the_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     asked = []

@@ -155,6 +155,7 @@ def test_a_killed_worker_and_a_lost_machine_change_nothing(
     assert lines == [row["image"] for row in alone[1]]
 
 
+@pytest.mark.usefixtures("signals_heard")
 def test_a_run_from_store_to_store_is_interrupted_and_goes_on(
     cluster: Any, command: Callable[..., subprocess.Popen[str]], photos: Path, alone: Any, s3: Any, bucket: str
 ) -> None:

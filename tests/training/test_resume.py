@@ -176,6 +176,7 @@ def test_a_folder_in_which_another_run_trains_is_left_alone(folder: Path, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@pytest.mark.usefixtures("signals_heard")
 def test_an_interrupted_process_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
     process = start(folder, tmp_path / "run", steps=30)
     assert process.stderr is not None

@@ -113,6 +113,7 @@ def test_a_killed_process_ends_the_run_and_it_goes_on(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the processes")
+@pytest.mark.usefixtures("signals_heard")
 def test_a_signal_ends_all_after_the_same_step(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = _start(folder, output, "--set", "steps=400")

@@ -13,6 +13,8 @@ import torch.distributed as processes
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ascseg_cli.errors import BackendError
+
 
 class SharedNorm(nn.BatchNorm2d):
     """In training, the batch is that of all processes together; they must hold equally many images each."""
@@ -26,12 +28,22 @@ class SharedNorm(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         y, mean, variance = _Normalise.apply(x, self.weight, self.bias, self.eps)
         count = _count(x)
-        momentum = 0.1 if self.momentum is None else self.momentum
+        momentum = momentum_of(self)
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), momentum)
         return y
+
+
+def momentum_of(norm: nn.BatchNorm2d) -> float:
+    """How far a training pass moves the running values. Raises BackendError for torch's None, a mean over all."""
+    if norm.momentum is None:
+        raise BackendError(
+            "batch norms with momentum None run on the backend reference alone",
+            "set momentum to 1 / (batches seen + 1) before each pass: the same mean",
+        )
+    return float(norm.momentum)
 
 
 def share_norms(model: nn.Module) -> None:

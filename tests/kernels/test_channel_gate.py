@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from training_cases import DEVICES, Results, judge, on, outcome
 
-from ascseg_cli.errors import ShapeError
+from ascseg_cli.errors import BackendError, ShapeError
 from ascseg_cli.kernels import backend
 from ascseg_cli.kernels.channel_gate import channel_gate, gpu, reference
 from ascseg_cli.network.focus import ChannelAttentionBlock
@@ -165,6 +165,15 @@ def test_batches_are_counted_in_training(name, training):
         for _ in range(2):
             gpu.channel_gate(torch.randn(3, 8, 5, 7, device=device), gate)
         assert [int(gate[i].num_batches_tracked) for i in (1, 4)] == [2 * training] * 2
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_a_mean_over_all_batches_is_refused_rather_than_taken_for_a_tenth(name):
+    with on(name) as device:
+        gate = Case(3, 8, 5, 7).module({key: t.to(device) for key, t in Case(3, 8, 5, 7).draw().items()})
+        gate[1].momentum = None
+        with pytest.raises(BackendError, match="momentum None"):
+            gpu.channel_gate(torch.randn(3, 8, 5, 7, device=device), gate)
 
 
 @pytest.mark.parametrize("name", DEVICES)

@@ -14,6 +14,7 @@ from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.channel_gate import reference
 from ascseg_cli.kernels.cuda import Argument, kernel
 from ascseg_cli.kernels.cuda.pixels import pitch, pixels, together
+from ascseg_cli.kernels.shared_norm import momentum_of
 
 _HERE = Path(__file__).parent
 _THREADS, _LAYER_THREADS = 256, 512
@@ -135,8 +136,7 @@ def _constants(c: int, training: bool) -> dict[str, int]:
 
 def _running(norm: nn.BatchNorm2d) -> tuple[Argument, ...]:
     """Running values, the count of batches, momentum and eps."""
-    momentum = 0.1 if norm.momentum is None else float(norm.momentum)
-    return norm.running_mean, norm.running_var, norm.num_batches_tracked, momentum, float(norm.eps)
+    return norm.running_mean, norm.running_var, norm.num_batches_tracked, momentum_of(norm), float(norm.eps)
 
 
 def _pooled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ascseg_cli.kernels.cuda import kernel
+from ascseg_cli.kernels.shared_norm import momentum_of
 
 _SOURCE = Path(__file__).with_name("norm.cu")
 _THREADS, _SCRATCH = 256, 256 // 32 * 2 * 8
@@ -59,7 +60,7 @@ class Running:
     def of(cls, norm: nn.BatchNorm2d) -> Running:
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        return cls(norm.running_mean, norm.running_var, 0.1 if norm.momentum is None else norm.momentum)
+        return cls(norm.running_mean, norm.running_var, momentum_of(norm))
 
 
 def partial_sums(like: Tensor, blocks: int, c: int) -> Tensor:

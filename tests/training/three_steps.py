@@ -23,6 +23,7 @@ from ascseg_cli.training.fit import Fit, Stop
 from ascseg_cli.training.material import prepare, settle
 
 STEPS = 3
+RATE = 3e-4  # AdamW divides gradients that are next to nothing by as little, so rounding grows with the rate
 EVERYTHING = {name: 0.4 for name in (*SCENE, "frame", *SCREEN)}
 
 
@@ -31,7 +32,7 @@ def three_steps(data: Path, file: Path) -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     team = teams.called()
-    given = {**TINY, "size": 32, "drawn_size": 40, "batch": 4, "steps": 5, "augmentation": EVERYTHING}
+    given = {**TINY, "size": 32, "drawn_size": 40, "steps": 5, "rate": RATE, "augmentation": EVERYTHING}
     settings = settle({**given, "data": str(data)}, RunFolder(file.parent / "none"), resume=False)
     material = prepare(settings, CPU, lambda kind, text: None)
     teams.join(team, CPU)

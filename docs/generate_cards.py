@@ -132,7 +132,7 @@ def card(entry: Entry, metadata: Metadata) -> str:
 
 def facts(heading: str, known: dict[str, Any]) -> list[str]:
     """A table of what the metadata say under one key."""
-    rows = [f"| {key} | {words(value)} |" for key, value in known.items()]
+    rows = [f"| {key} | {words(value)} |" for key, value in known.items() if value is not None]
     return [f"| {heading} | |", "|---|---|", *rows, ""]
 
 

@@ -1,4 +1,6 @@
-# ascseg for the CPU: docker build -t ascseg . && docker run --rm -v "$PWD:/data" ascseg predict photos --dataset kvasir
+# ascseg for the CPU, as docs/pipelines.md uses it:
+#   docker build -t ascseg .
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" ascseg predict photos --dataset kvasir
 FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/ascseg
@@ -8,6 +10,7 @@ ENV PATH=/opt/ascseg/bin:$PATH
 ARG TORCH_INDEX=
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 COPY pyproject.toml README.md LICENSE weights_manifest.toml /src/
+COPY examples /src/examples
 COPY ascseg_cli /src/ascseg_cli
 RUN pip install /src && ascseg weights verify
 # What only building needs: pip, torch's C++ headers. Compiled Python stays: the command starts seconds sooner.

@@ -108,8 +108,12 @@ def carry_out(order: Order) -> int:
         teams.join(member, device)
         if order.mode == "overwrite" and member.leads:
             top.clear()
-        if member.size > 1 and device.type == "cuda" and not order.quiet:
-            say("note", "on several GPUs norms are shared, so the network runs by torch's own, slower layers")
+        if member.size > 1 and member.leads and device.type == "cuda":
+            say(
+                "warning",
+                "on several GPUs norms are shared, so the network runs by torch's own layers: two make a fifteenth "
+                "of one's images a second; they are for what one GPU's memory can't hold",
+            )
         try:
             return _train_all(order, runs, settled, material, device, member)
         finally:

@@ -46,9 +46,7 @@ def test_the_weights_saw_the_training_part_less_what_was_left_out(shared_data: P
     words = metadata.split["rule"].removeprefix(parts.rule)
     left_out = int(words.split()[1]) if words else 0
     assert metadata.split["train"] == len(parts.train) - left_out
-    seen = len(
-        decode(metadata.training_images or "")
-    )  # more where the first weights had seen some of those
+    seen = len(decode(metadata.training_images or ""))  # more where the first weights had seen some of those
     assert metadata.split["train"] <= seen <= len(parts.train)
     assert {part: metadata.split[part] for part in PARTS[1:]} == {part: parts.counts()[part] for part in PARTS[1:]}
 

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ascseg_cli.kernels.deform_block import gpu
+from ascseg_cli.kernels.mamba_mixer import gpu_warps
 from ascseg_cli.network import ASCSeg
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "kernels"))
@@ -57,8 +59,10 @@ def test_probabilities_equal_the_original(reference: dict[str, Tensor], on_cpu: 
     assert max(errors) <= 1e-6
 
 
-def test_tf32_moves_probabilities_little(reference: dict[str, Tensor]) -> None:
+def test_tf32_moves_probabilities_little(reference: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_warps, "_FEW", 1)  # the kernels of large images, the only ones that may round
+    monkeypatch.setattr(gpu, "_BLOCKS", 1)
     with emulated(tf32=True), torch.no_grad():
         got = network(reference).eval().heads(reference["input"])
     errors = [float((p - reference[f"eval.probability.{i}"]).abs().max()) for i, p in enumerate(got)]
-    assert 1e-6 < max(errors) <= 2e-3, errors  # no error would mean that nothing was rounded
+    assert 4e-7 < max(errors) <= 2e-3, errors  # 1.5e-7, as without TF32, would mean that nothing was rounded

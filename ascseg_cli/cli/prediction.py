@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ascseg_cli import exit_codes
 from ascseg_cli.cli import printable, say
 from ascseg_cli.cli.interrupt import graceful
-from ascseg_cli.cli.progress import RunProgress, duration
+from ascseg_cli.cli.progress import RunProgress, Search, duration
 from ascseg_cli.data.decoders import Decoders
 from ascseg_cli.data.discover import Found, default_output, discover
 from ascseg_cli.data.remote import Place, place_of
@@ -139,7 +139,7 @@ def _images_and_results(folder: Path, found: Found, kinds: Sequence[str]) -> Ite
 def look_up(order: Order) -> Found:
     """The images that the inputs name. Raises DataError where there is none, UsageError where two collide."""
     listed = read_list(order.files_from, null=order.null) if order.files_from is not None else []
-    found = discover(order.inputs, output=order.place, listed=listed)
+    found = discover(order.inputs, output=order.place, listed=listed, watch=Search(quiet=order.quiet))
     if not order.quiet:
         _say_left_out(found)
     if not found.items:

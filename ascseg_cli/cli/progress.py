@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 _FIRST_LINE, _EVERY = 5.0, 30.0  # seconds, of the plain lines
 
 
+class Search:
+    """Says now and then how many images were found: a folder of a million, or a slow store, takes minutes."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._next_line = quiet, time.monotonic() + _FIRST_LINE
+
+    def __call__(self, count: int) -> None:
+        """So many so far."""
+        if not self._quiet and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _EVERY
+            say("progress", f"{count:,} images found so far")
+
+
 class Display:
     """What holds the terminal inside a `with`: `_live`, made on entering by `_begin`, where there is one to hold.
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ascseg_cli.data.naming import output_stems, printable
 from ascseg_cli.data.remote import Place, RemotePath, exists, is_url, parse
 from ascseg_cli.data.remote_tree import RemoteFolder, look_through
-from ascseg_cli.data.tree import IMAGE_SUFFIXES, Files, Tree, folder_key, suffix
+from ascseg_cli.data.tree import EVERY, IMAGE_SUFFIXES, File, Files, Tree, folder_key, suffix
 from ascseg_cli.errors import UsageError
 
 
@@ -75,17 +75,24 @@ class Found:
     earlier_outputs: tuple[str, ...] = ()
 
 
-def discover(inputs: Sequence[str | Path], *, output: Place, listed: Sequence[str | Path] = ()) -> Found:
+def discover(
+    inputs: Sequence[str | Path],
+    *,
+    output: Place,
+    listed: Sequence[str | Path] = (),
+    watch: Callable[[int], None] = lambda count: None,
+) -> Found:
     """The images that `inputs` name, each once.
 
     inputs  files, folders (recursive), s3:// URLs of either, or patterns with * ? [ ] ** that name nothing as
             they stand
     output  the folder of the results, which need not exist; never scanned
     listed  further files and folders, taken literally (from `--files-from`)
+    watch   called now and then, while folders and lists are long, with the number of images found so far
     Raises UsageError where two inputs would share an output (both are named), where one lies in `output`, and
     for `..` behind a pattern's first wildcard.
     """
-    search = _Search(output)
+    search = _Search(output, watch)
     for argument in inputs:
         search.add(os.fspath(argument), pattern=True)
     for argument in listed:
@@ -124,7 +131,8 @@ def _default_remote_output(first: RemotePath) -> RemotePath:
 class _Search:
     """What was found so far; one call of `add` an argument."""
 
-    def __init__(self, output: Place) -> None:
+    def __init__(self, output: Place, watch: Callable[[int], None]) -> None:
+        self._watch = watch
         self.files: list[tuple[str | RemotePath, str]] = []
         self.missing: list[Missing] = []
         self._remote_output = output if isinstance(output, RemotePath) else None
@@ -145,7 +153,7 @@ class _Search:
             self._lack(argument, "no such file or folder" if argument else "an empty name")
         elif os.path.isdir(argument):
             self._refuse_within_output(argument, os.path.realpath(argument))
-            self._take_all(argument, "no image in this folder", list(self.tree.walk(argument)))
+            self._take_all(argument, "no image in this folder", list(self._watched(self.tree.walk(argument))))
         else:
             self._refuse_within_output(argument, self._parent(argument)[1])
             self._take([(argument, os.path.basename(argument))])
@@ -157,7 +165,7 @@ class _Search:
             raise _within_output(str(place), str(output))
         try:
             if folder or not place.key or suffix(place.name) not in IMAGE_SUFFIXES:
-                found = look_through(place, output)
+                found = look_through(place, output, lambda count: self._watch(len(self.files) + count))
                 if found.images or folder or not exists(place):
                     return self._take_remote(place, found)
         except FileNotFoundError:
@@ -190,7 +198,16 @@ class _Search:
                 self._seen.add(key)
                 new.append((where, name))
         new.sort(key=lambda file: file[1].replace("/", "\0"))  # part by part
+        before = len(self.files)
         self.files += new
+        if len(self.files) // EVERY > before // EVERY:
+            self._watch(len(self.files))
+
+    def _watched(self, found: Iterable[File]) -> Iterator[File]:
+        for count, file in enumerate(found, 1):
+            yield file
+            if count % EVERY == 0:
+                self._watch(len(self.files) + count)
 
     def _key(self, path: str | RemotePath) -> tuple[object, str]:
         """The same for two ways to one file."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ascseg_cli.data.remote import RemotePath, keys_below
-from ascseg_cli.data.tree import IMAGE_SUFFIXES, suffix
+from ascseg_cli.data.tree import EVERY, IMAGE_SUFFIXES, suffix
 
 _MARKS = ("run.json", "results.csv")
 
@@ -27,8 +28,11 @@ class RemoteFolder:
     earlier_outputs: list[str] = field(default_factory=list)
 
 
-def look_through(root: RemotePath, output: RemotePath | None) -> RemoteFolder:
-    """Every object below `root`, but for those in `output`. Raises StoreError; FileNotFoundError: no bucket."""
+def look_through(root: RemotePath, output: RemotePath | None, watch: Callable[[int], None]) -> RemoteFolder:
+    """Every object below `root`, but for those in `output`. Raises StoreError; FileNotFoundError: no bucket.
+
+    watch  called now and then with the number of images found so far
+    """
     found = RemoteFolder()
     within = f"{output.key[len(root.key) :].lstrip('/')}/" if output and output.is_within(root) else None
     marks: dict[str, set[str]] = {}
@@ -44,6 +48,8 @@ def look_through(root: RemotePath, output: RemotePath | None) -> RemoteFolder:
             continue  # marks an empty folder
         elif suffix(name) in IMAGE_SUFFIXES:
             found.images.append(name)
+            if len(found.images) % EVERY == 0:
+                watch(len(found.images))
         else:
             others.append(name)
             folder, _, last = name.rpartition("/")

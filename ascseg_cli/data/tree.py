@@ -14,6 +14,8 @@ from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm"})
 
+EVERY = 1000  # images between two calls of a `watch`
+
 File = tuple[str, str]  # (path, posix name relative to where the search began)
 Files = list[File]
 Step = tuple[str, str]  # a folder: (path, its name with a slash behind it, "" where the search began)

@@ -15,7 +15,7 @@ import pytest
 
 from ascseg_cli.cli import progress
 from ascseg_cli.cli.interrupt import graceful
-from ascseg_cli.cli.progress import RunProgress, duration
+from ascseg_cli.cli.progress import RunProgress, Search, duration
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,20 @@ def test_a_terminal_gets_one_live_line_that_fits(monkeypatch: pytest.MonkeyPatch
     assert any("Ctrl-C again" in line for line in shown)
     assert max(map(len, shown)) <= 80
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", text)) == colour
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_search_is_told_of_once_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quiet: bool
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    search = Search(quiet=quiet)
+    for count in range(1000, 61000, 1000):
+        now[0] += 1
+        search(count)
+    told = [5, 35] if not quiet else []
+    assert capsys.readouterr().err.splitlines() == [f"progress: {n},000 images found so far" for n in told]
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:

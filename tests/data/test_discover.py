@@ -280,3 +280,16 @@ def test_many_files_in_time(here: Path) -> None:
     found = find("in")
     assert len(found.items) == 4_001
     assert stems(found)["p7.png"] == "p7.png"
+
+
+def test_a_long_search_is_told_of(tmp_path: Path) -> None:
+    names = [tmp_path / "many" / f"{number}.png" for number in range(2500)]
+    (tmp_path / "many").mkdir()
+    for name in names:
+        name.touch()
+    told: list[int] = []
+    discover([tmp_path / "many"], output=tmp_path / "out", watch=told.append)
+    assert told == [1000, 2000, 2500]
+    told.clear()
+    discover([], listed=names, output=tmp_path / "out", watch=told.append)
+    assert told == [1000, 2000]

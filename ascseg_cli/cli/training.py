@@ -111,7 +111,7 @@ def carry_out(order: Order) -> int:
         if member.size > 1 and member.leads and device.type == "cuda":
             say(
                 "warning",
-                "on several GPUs norms are shared, so the network runs by torch's layers: two make a fifteenth "
+                "on several GPUs norms are shared, so the network runs by torch's layers: two make a sixteenth "
                 "of one's images a second; they are for what one GPU's memory can't hold",
             )
         try:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.precision import float32_products
 from ascseg_cli.network import checkpoint
 from ascseg_cli.network.decoder import Decoder
 from ascseg_cli.network.encoder import Encoder
@@ -18,7 +16,6 @@ from ascseg_cli.network.heads import Heads
 from ascseg_cli.network.variants import VARIANTS, check_channels
 
 Maps = tuple[Tensor, Tensor, Tensor, Tensor]
-Logits = TypeVar("Logits")
 
 
 class ASCSeg(nn.Module):
@@ -50,11 +47,13 @@ class ASCSeg(nn.Module):
 
     def forward(self, x: Tensor) -> Maps:
         """x (b, 3, h, w), h and w multiples of 16 -> four logit maps (b, 1, h, w). Raises ShapeError."""
-        return self._by(self.final, x)
+        self._check(x)
+        return self.final(self.decoder(self.encoder(x)))
 
     def low_logits(self, x: Tensor) -> list[Tensor]:
         """x (b, 3, h, w) as `forward` -> logit maps not yet enlarged: (b, 1, h, w), (h/2), (h/4), (h/8)."""
-        return self._by(self.final.low, x)
+        self._check(x)
+        return self.final.low(self.decoder(self.encoder(x)))
 
     def heads(self, x: Tensor) -> Maps:
         """x (b, 3, h, w) as `forward` -> four probability maps (b, 1, h, w); the first is the prediction."""
@@ -63,14 +62,8 @@ class ASCSeg(nn.Module):
 
     def probability(self, x: Tensor) -> Tensor:
         """x (b, 3, h, w) as `forward` -> the prediction, (b, 1, h, w); the other heads aren't computed."""
-        return self._by(self.final.first, x).sigmoid()
-
-    def _by(self, head: Callable[[Sequence[Tensor]], Logits], x: Tensor) -> Logits:
-        """What the head makes of x. Decoder and heads never multiply as TF32 (docs/performance.md)."""
         self._check(x)
-        encoded = self.encoder(x)
-        with float32_products(x):
-            return head(self.decoder(encoded))
+        return self.final.first(self.decoder(self.encoder(x))).sigmoid()
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 4 or x.shape[1] != 3:

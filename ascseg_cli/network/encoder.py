@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 from torch import Tensor, nn
 
 from ascseg_cli.kernels.chain import Chain, chain
-from ascseg_cli.kernels.precision import float32_products
 from ascseg_cli.network.deformable import DeformableConvolutionBlock
 from ascseg_cli.network.layers import Fused, conv
 from ascseg_cli.network.mamba import ParallelMambaBlock
@@ -24,26 +21,18 @@ def inverted_pyramid(into: int, c: int) -> Fused:
 
 
 class EncoderBlock(nn.Module):
-    """One stage: f = IPCB(x), e = PMB(f) + DCB(f).
+    """One stage: f = IPCB(x), e = PMB(f) + DCB(f)."""
 
-    IPCB and the first stage's DCB never multiply as TF32: what is rounded there, all that follows sees
-    (docs/performance.md).
-    """
-
-    def __init__(self, into: int, c: int, *, first: bool = False) -> None:
+    def __init__(self, into: int, c: int) -> None:
         super().__init__()
-        self._first = first
         self.ipc = inverted_pyramid(into, c)
         self.pm = ParallelMambaBlock(c)
         self.dc = DeformableConvolutionBlock(c)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, into, h, w) -> (b, c, h, w)."""
-        with float32_products(x):
-            f = self.ipc(x)
-        m = self.pm(f)
-        with float32_products(x) if self._first else nullcontext():
-            return self.dc.added_to(m, f)
+        f = self.ipc(x)
+        return self.dc.added_to(self.pm(f), f)
 
 
 class Encoder(nn.Module):
@@ -51,7 +40,7 @@ class Encoder(nn.Module):
 
     def __init__(self, channels: Channels) -> None:
         super().__init__()
-        self.eb1 = EncoderBlock(3, channels[0], first=True)
+        self.eb1 = EncoderBlock(3, channels[0])
         self.eb2 = EncoderBlock(channels[0], channels[1])
         self.eb3 = EncoderBlock(channels[1], channels[2])
         self.eb4 = EncoderBlock(channels[2], channels[3])

@@ -16,7 +16,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ascseg_cli.kernels.deform_block import gpu
+from ascseg_cli.kernels import cuda
+from ascseg_cli.kernels.chain.passes import launch
+from ascseg_cli.kernels.chain.passes.packing import PAIRS
 from ascseg_cli.kernels.mamba_mixer import gpu_warps
 from ascseg_cli.network import ASCSeg
 
@@ -60,9 +62,15 @@ def test_probabilities_equal_the_original(reference: dict[str, Tensor], on_cpu: 
 
 
 def test_tf32_moves_probabilities_little(reference: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_warps, "_FEW", 1)  # the kernels of large images, the only ones that may round
-    monkeypatch.setattr(gpu, "_BLOCKS", 1)
+    monkeypatch.setattr(gpu_warps, "_FEW", 1)  # the mixer's kernels of large images, the only ones that may round
+    seen = []
+    for module in (launch, gpu_warps):
+        monkeypatch.setattr(
+            module, "kernel", lambda *what, **how: seen.append((what, how)) or cuda.kernel(*what, **how)
+        )
     with emulated(tf32=True), torch.no_grad():
         got = network(reference).eval().heads(reference["input"])
     errors = [float((p - reference[f"eval.probability.{i}"]).abs().max()) for i, p in enumerate(got)]
-    assert 4e-7 < max(errors) <= 2e-3, errors  # 1.5e-7, as without TF32, would mean that nothing was rounded
+    assert max(errors) <= 1e-5, errors  # 1.5e-7 without TF32
+    assert PAIRS in {how["TENSOR"] for _, how in seen if "TENSOR" in how}
+    assert "replay" in {name for (_, name), _ in seen}

@@ -12,7 +12,6 @@ from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.cuda import kernel
 from ascseg_cli.kernels.deform_block import reference
 from ascseg_cli.kernels.deform_depthwise.gpu_shares import Pixels
-from ascseg_cli.kernels.precision import tf32_allowed
 
 _SOURCE, _ON_TENSOR_CORES = Path(__file__).with_name("block.cu"), Path(__file__).with_name("tensor.cu")
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -73,18 +72,18 @@ def deform_block(p: Tensor, f: Tensor, m: Tensor | None, *weights: Tensor) -> Te
         raise ShapeError(f"p has {c} channels; the gpu backend takes multiples of 4", "use --backend reference")
     if p.numel() == 0:
         return reference.deform_block(p, f, m, *weights)
-    images = [argument for image in (p, f) for argument in _in_fours(image).arguments]
-    added = (None, 0) if m is None else _in_fours(m).arguments
+    half = p.dtype == torch.bfloat16
+    warps = warps_for(b, c, h, w) if half else None
+    images = [*_in_parts(p, 8 if warps else 4).arguments, *_in_parts(f, 4).arguments]
+    added = (None, 0) if m is None else _in_parts(m, 4).arguments
     e = p.new_empty(b, h, w, c).permute(0, 3, 1, 2)
     given = (*images, *added, *_laid_out(*weights), e, h, w)
-    half = int(p.dtype == torch.bfloat16)
-    warps = warps_for(b, c, h, w) if half or tf32_allowed() else None
     if warps:
-        run = kernel(_ON_TENSOR_CORES, "deform_block", C=c, HALF=half, P_PITCH=given[1], WARPS=warps)
+        run = kernel(_ON_TENSOR_CORES, "deform_block", C=c, P_PITCH=given[1], WARPS=warps)
         run((_tiles(warps, h, w), 1, b), 32 * warps, given[0], *given[2:], shared=_tensor_memory(c, warps))
         return e
     cut = cut_for(b, c, h, w)
-    run = kernel(_SOURCE, "deform_block", HALF=half, **cut.constants(c))
+    run = kernel(_SOURCE, "deform_block", HALF=int(half), **cut.constants(c))
     run((cut.tiles(h, w), 1, b), cut.threads, *given, shared=cut.shared(c))
     return e
 
@@ -116,9 +115,9 @@ def _laid_out(
     return [t if t.data_ptr() % 16 == 0 else t.clone() for t in dense]
 
 
-def _in_fours(image: Tensor) -> Pixels:
-    """The image where every four channels can be read at once, else a copy."""
+def _in_parts(image: Tensor, channels: int) -> Pixels:
+    """The image where every so many channels, which divide its own, can be read at once, else a copy."""
     pixels = Pixels.of(image)
-    if pixels.divisible(4):
+    if pixels.divisible(channels):
         return pixels
     return Pixels.of(image.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2))

@@ -1,9 +1,10 @@
-// `block.cu` where TF32 is allowed: both convolutions on tensor cores. A warp does its 32 pixels, two rows of 16, by
+// `block.cu` for bfloat16 images: both convolutions on tensor cores, as products of TF32 numbers. A warp does its 32 pixels, two rows of 16, by
 // itself once the block's tile of p and the weights lie in shared memory; only when all have their offsets do samples
 // take the tile's place.
 //
 // C channels, a multiple of 8 · P_PITCH numbers from a pixel of p to the next · WARPS in a block, whose tile is 16
 // pixels wide and 2 · WARPS high
+#define HALF 1
 #include "element.cuh"
 #include "sample.cuh"
 #include "tf32.cuh"
@@ -11,7 +12,7 @@
 constexpr int OFFSETS = 2 * TAPS, THREADS = 32 * WARPS, TILE_W = 16, TILE_H = 2 * WARPS, MINE = 32;
 constexpr int WIDTH = TILE_W + 2, HALO = (TILE_H + 2) * WIDTH, EIGHTS = C / 8, PITCH = C + 4;
 constexpr int FIRST = 3, STEPS = TAPS * EIGHTS;        // eighths of the offsets; of the first convolution's depth
-constexpr int CH = HALF ? 8 : 4, GROUPS = C / CH;      // channels a thread samples: 16 bytes
+constexpr int CH = 8, GROUPS = C / CH;                 // channels a thread samples: 16 bytes
 constexpr int RESIDENT = 1024 / THREADS;               // blocks of a multiprocessor, for 64 registers a thread
 
 // Shared memory: p's tile (HALO, PITCH), weights as warps hold them (STEPS, FIRST, 32, 2), (EIGHTS, EIGHTS, 32, 2),
@@ -99,14 +100,9 @@ DEVICE void find_offsets(const Memory& m, const float* bias, int lane, int warp)
 
 // CH channels of a pixel
 DEVICE void read_channels(float (&v)[CH], const Element* from, bool inside) {
-#if HALF
     const uint4 bits = inside ? *reinterpret_cast<const uint4*>(from) : uint4{0u, 0u, 0u, 0u};
     const float2 a = two_floats(bits.x), b = two_floats(bits.y), c = two_floats(bits.z), d = two_floats(bits.w);
     v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y, v[4] = c.x, v[5] = c.y, v[6] = d.x, v[7] = d.y;
-#else
-    const float4 a = inside ? read4(from) : no_floats();
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
-#endif
 }
 
 // The larger of both, and NaN if one is.
@@ -179,20 +175,10 @@ DEVICE float quick_gelu(float x) {
     return x * (x < 0.0f ? tail : 1.0f - tail);
 }
 
-DEVICE float2 read2(const Element* p) {
-#if HALF
-    return two_floats(*reinterpret_cast<const unsigned*>(p));
-#else
-    return *reinterpret_cast<const float2*>(p);
-#endif
-}
+DEVICE float2 read2(const Element* p) { return two_floats(*reinterpret_cast<const unsigned*>(p)); }
 
 DEVICE void write2(Element* p, float2 v) {
-#if HALF
     *reinterpret_cast<unsigned*>(p) = rounded(v.x) | rounded(v.y) << 16;
-#else
-    *reinterpret_cast<float2*>(p) = v;
-#endif
 }
 
 // p, f, m (b, h, w, their pitch; m may be null); offset_weight (9, C, 18), weight (C, 9), balance (C, C), input first

@@ -58,10 +58,10 @@ def work(branch: tuple[int, ...], way: Tiling, tensor: int) -> tuple[float, floa
     lines, eights = way.lines / (way.threads / 32), -(-out // 8)
     flops, reads = lines * eights * (64 if over == k.MAXIMUM else 8), 0.0
     if over == k.DENSE:
-        flops, reads = on_tensor_cores(branch, way, PLANE[tensor])
+        flops, reads = on_tensor_cores(branch, way, tensor)
     elif over == k.GROUPED:
         one = (over, size, dilation, 8 * into // out, 8)
-        flops, reads = (eights * each for each in on_tensor_cores(one, way, PLANE[tensor]))
+        flops, reads = (eights * each for each in on_tensor_cores(one, way, tensor))
     for kind, after in zip(branch[8::2], branch[9::2]):
         before, eights = eights, -(-after // 8)
         if kind == k.POINTWISE:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels.chain.passes.lanes import Pass
 from ascseg_cli.kernels.chain.passes.load import Load, Tiling, load_of
-from ascseg_cli.kernels.chain.passes.packing import FRAGMENTS, HALVES, TF32, Branch, branch_of
+from ascseg_cli.kernels.chain.passes.packing import FRAGMENTS, HALVES, PAIRS, Branch, branch_of
 from ascseg_cli.kernels.chain.passes.tiling import tiling
 from ascseg_cli.kernels.cuda import kernel
 from ascseg_cli.kernels.precision import tf32_allowed
@@ -84,7 +84,7 @@ def _tensors(one: Pass, dtype: torch.dtype) -> tuple[int, ...]:
     """What tensor cores may do of a pass, the best first."""
     if dtype == torch.bfloat16:
         return (FRAGMENTS,) * one.in_fragments + (HALVES,) * one.dense + (0,)
-    return (TF32,) * (one.dense and tf32_allowed()) + (0,)
+    return (PAIRS,) * (one.dense and tf32_allowed()) + (0,)
 
 
 def _soonest(one: Pass, x: Tensor, b: int, size: tuple[int, int], tensor: int) -> Way:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ascseg_cli.kernels.chain import codes as k
-from ascseg_cli.kernels.chain.passes.packing import Branch
+from ascseg_cli.kernels.chain.passes.packing import PAIRS, PLANE, Branch
 from ascseg_cli.kernels.chain.plan import Draft
 
 MOST_SHARED = 98 * 1024  # bytes that every GPU of compute capability 8.0 and newer gives a block
@@ -76,13 +76,14 @@ def load_of(branches: Sequence[Branch], head: Draft, others: int, carries: bool,
     return Load(tuple(rows), head.into, head.resize_in, head.resize_out, others, boosts, carries, tensor)
 
 
-def on_tensor_cores(branch: tuple[int, ...], way: Tiling, plane: int) -> tuple[float, float]:
+def on_tensor_cores(branch: tuple[int, ...], way: Tiling, tensor: int) -> tuple[float, float]:
     """As much of a thread's time in multiplications and reads: a matrix product takes two cycles, a load four."""
     _, size, dilation, into, out, *_ = branch
-    steps, eights, warps = -(-size * -(-into // plane) // 2), -(-out // 8), way.threads / 32
+    steps, eights, warps = -(-size * -(-into // PLANE[tensor]) // 2), -(-out // 8), way.threads / 32
     height = max(1, int(lines_at_once(out, way)))
     loads = way.lines / height * -(-eights // 4) * min(height + (size - 1) * dilation, size * height)
-    return 8 * steps * way.lines * size * eights / warps, steps * 4 / 3 * loads / warps
+    products = 2 if tensor == PAIRS else 1
+    return 8 * products * steps * way.lines * size * eights / warps, steps * 4 / 3 * loads / warps
 
 
 def lines_at_once(out: int, way: Tiling) -> float:

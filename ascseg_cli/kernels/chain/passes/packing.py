@@ -11,9 +11,9 @@ import torch
 from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.plan import Draft
 
-# What tensor cores multiply: bfloat16, or float32 rounded to TF32; or bfloat16 as a whole pass of `fragments.cu`
-HALVES, TF32, FRAGMENTS = 1, 2, 3
-PLANE = {0: 4, HALVES: 8, TF32: 4, FRAGMENTS: 8}  # channels that lie together in a tile
+# What tensor cores multiply: bfloat16; float32 as sums of two such; or bfloat16 in a whole pass of `fragments.cu`
+HALVES, PAIRS, FRAGMENTS = 1, 2, 3
+PLANE = {0: 4, HALVES: 8, PAIRS: 4, FRAGMENTS: 8}  # channels that lie together in a tile
 
 Step = tuple[int, int, int, int]  # kind, channels before and after, where its numbers are
 
@@ -168,8 +168,9 @@ def _eighth(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 def _fragments(tensor: int, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Biases, then weights as [two planes at a column][tap][8 outputs][thread of a warp], a float64 for each.
 
-    A plane is eight channels of bfloat16, or four of TF32. Two planes and eight outputs are a matrix B:
-    thread 4j + i holds rows 2i, 2i + 1, 2i + 8 and 2i + 9 of its column j, or of TF32 the rows i and i + 4.
+    A plane is eight channels of bfloat16, or four and what bfloat16 leaves of them. Two planes and eight outputs
+    are a matrix B: thread 4j + i holds rows 2i, 2i + 1, 2i + 8 and 2i + 9 of its column j. Both halves of a plane
+    of four meet the same weights, so there threads 4j + i and 4j + i + 2 share them, high parts first, then low.
     """
     out, into, size, _ = weight.shape
     plane = PLANE[tensor]
@@ -182,11 +183,20 @@ def _fragments(tensor: int, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 def _held(tensor: int, table: np.ndarray) -> np.ndarray:
     """Weights (taps, depth, outputs) as a warp's threads hold them: see `_fragments`."""
     taps, _, out = table.shape
-    parts = table.reshape(taps, -1, 2, 4, PLANE[tensor] // 4, out // 8, 8).transpose(1, 0, 5, 6, 3, 2, 4)
-    weights = np.ascontiguousarray(parts, np.float32)
-    if tensor == TF32:
-        return rounded(weights).ravel()
-    return torch.from_numpy(weights).bfloat16().view(torch.int16).numpy().ravel().view(np.float32)
+    parts = table.reshape(taps, -1, 2, PLANE[tensor] // 2, 2, out // 8, 8).transpose(1, 0, 5, 6, 3, 2, 4)
+    if tensor == PAIRS:
+        high = _rounded(parts)
+        parts = np.stack([high, parts - high], 5)
+    return _bfloat16(parts).view(torch.int16).numpy().ravel().view(np.float32)
+
+
+def _bfloat16(numbers: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(numbers, np.float32)).bfloat16()
+
+
+def _rounded(numbers: np.ndarray) -> np.ndarray:
+    """Numbers to the nearest that bfloat16 knows, in float64."""
+    return _bfloat16(numbers).double().numpy()
 
 
 def _narrow(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -199,20 +209,15 @@ def _narrow(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     for line in range(8):
         table[line : line + size, :size, :, line] = weight[0].transpose(1, 2, 0)  # (row, column, channel)
     table = table.reshape(-1, 16, 8)
-    high = torch.from_numpy(table).bfloat16().double().numpy()
+    high = _rounded(table)
     both = np.stack([high, table - high], 1).reshape(-1, 16, 8)
     return np.concatenate([np.pad(bias, (0, 7)).astype(np.float32), _held(FRAGMENTS, both)])
-
-
-def rounded(numbers: np.ndarray) -> np.ndarray:
-    """float32 numbers to the nearest that TF32 knows, halves away from 0."""
-    return ((numbers.view(np.uint32) + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)
 
 
 def _in_two_parts(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """A 1×1 convolution of the inputs' high parts, their low parts, and their high parts again, in bfloat16."""
     weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 8), (0, 0), (0, 0)))
-    high = torch.from_numpy(weight).bfloat16().double().numpy()
+    high = _rounded(weight)
     return _fragments(FRAGMENTS, np.concatenate([high, high, weight - high], 1), bias)
 
 

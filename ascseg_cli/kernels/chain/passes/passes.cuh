@@ -8,7 +8,7 @@
 #include "storage.cuh"
 
 #define HALVES 1  // values of TENSOR, what the tensor cores multiply; 0: nothing
-#define TF32 2
+#define PAIRS 2   // float32 numbers, each as the sum of two of bfloat16
 namespace over { enum { ALONE, DENSE, GROUPED, MAXIMUM }; }
 namespace resize { enum { SAME, DOUBLE, HALVE }; }
 namespace kind { enum { POINTWISE, AFFINE, NORM, RELU, GELU, SIGMOID, ADD, GATE, SOFT_GATE, BOOST }; }

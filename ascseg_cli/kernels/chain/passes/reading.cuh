@@ -69,8 +69,8 @@ DEVICE void keep(const Place& place, int line, int column, int g, float4 v) {
     }
     if constexpr (TENSOR == HALVES)
         reinterpret_cast<uint2*>(place.tile + g / 2 * PLANE + pixel)[g % 2] = {rounded2(v.x, v.y), rounded2(v.z, v.w)};
-    else if constexpr (TENSOR == TF32)
-        place.tile[g * PLANE + pixel] = {tf32(v.x), tf32(v.y), tf32(v.z), tf32(v.w)};
+    else if constexpr (TENSOR == PAIRS)
+        reinterpret_cast<uint4*>(place.tile)[g * PLANE + pixel] = paired(v);
     else
         place.tile[g * PLANE + pixel] = v;
 }

@@ -9,13 +9,7 @@ DEVICE unsigned short rounded(float v) {  // to the nearest, halves to even
     return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 DEVICE unsigned rounded2(float low, float high) { return rounded(low) | unsigned(rounded(high)) << 16; }
-DEVICE float tf32(float v) { return __uint_as_float((__float_as_uint(v) + 0x1000u) & 0xffffe000u); }
 #else
-DEVICE float tf32(float v) {  // to the nearest of 10 bits behind the point, halves away from 0
-    unsigned bits;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
-    return __uint_as_float(bits);
-}
 DEVICE unsigned rounded2(float low, float high) {
     unsigned both;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
@@ -26,6 +20,12 @@ DEVICE unsigned short rounded(float v) { return (unsigned short)rounded2(v, 0.0f
 
 DEVICE float low_of(unsigned pair) { return __uint_as_float(pair << 16); }
 DEVICE float high_of(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// Four float32 numbers as bfloat16, then what that leaves of each, as bfloat16: their sums err by 2⁻¹⁷ of them at most.
+DEVICE uint4 paired(float4 v) {
+    const unsigned a = rounded2(v.x, v.y), b = rounded2(v.z, v.w);
+    return {a, b, rounded2(v.x - low_of(a), v.y - high_of(a)), rounded2(v.z - low_of(b), v.w - high_of(b))};
+}
 
 #ifdef EMULATED
 DEVICE unsigned larger2(unsigned a, unsigned b) {

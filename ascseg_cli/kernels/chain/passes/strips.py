@@ -83,7 +83,7 @@ def work(branch: tuple[int, ...], way: Tiling, tensor: int) -> tuple[float, floa
         flops = taps * into * way.strip * share
         reads = -(-into // 4) * size * reach + taps * into * -(-share // 4)
         if tensor:
-            flops, reads = on_tensor_cores(branch, way, PLANE[tensor])
+            flops, reads = on_tensor_cores(branch, way, tensor)
             reads += 2 * way.strip * share / 4  # from the exchange
     elif over == k.GROUPED and into == out:
         flops, reads = taps * way.strip * share, -(-share // 4) * (size * reach + taps)

@@ -1,13 +1,14 @@
-// Dense convolutions on tensor cores: of bfloat16 images, and of float32 images rounded to TF32. The tile lies in
-// shared memory as planes of eight bfloat16 or four TF32 channels, 16 bytes a pixel: a row of a matrix that the
+// Dense convolutions on tensor cores: of bfloat16 images, and of float32 images as pairs (`paired`). The tile lies in
+// shared memory as planes of eight bfloat16 channels, or of four as pairs, 16 bytes a pixel: a row of a matrix that the
 // hardware loads. Sums are float32's.
 //
 // Rows of the product are sixteen neighbouring pixels, columns eight outputs, and its depth is a plane at a tap,
-// twice. The weights come in the order in which a warp's threads hold them.
+// twice. The weights come in the order in which a warp's threads hold them. Those of pairs are pairs, too: a product
+// with their high parts, which both parts of a pixel's channel meet, then one with their low parts.
 #pragma once
 #include "passes.cuh"
 
-DEVICE constexpr int tensor_planes(int c) { return TENSOR == TF32 ? planes(c) : (c + 7) / 8; }
+DEVICE constexpr int tensor_planes(int c) { return TENSOR == PAIRS ? planes(c) : (c + 7) / 8; }
 
 // How many lines a warp does at once: as many as registers allow and leave work for every warp.
 DEVICE constexpr int lines_of(int n, int lines) {
@@ -25,16 +26,10 @@ DEVICE void load_matrices(unsigned (&a)[4], const uint4* row) {
     }
 }
 
-#if TENSOR == TF32
 DEVICE float number_at(const unsigned long long* of, int depth) {  // of four threads' two registers each
-    return __uint_as_float(unsigned(of[depth % 4] >> (depth < 4 ? 0 : 32)));
-}
-#else
-DEVICE float number_at(const unsigned long long* of, int depth) {
     const unsigned bits = unsigned(of[depth % 8 / 2] >> (depth < 8 ? 0 : 32));
     return __uint_as_float(depth % 2 ? bits & 0xffff0000u : bits << 16);
 }
-#endif
 
 DEVICE void multiply(float (&d)[4], const unsigned (&a)[4], uint2 b) {
     typedef unsigned long long Pair;
@@ -45,7 +40,7 @@ DEVICE void multiply(float (&d)[4], const unsigned (&a)[4], uint2 b) {
             rows[i][holder] = __shfl_sync(~0u, a[i] | Pair(a[2 + i]) << 32, lane / 4 * 4 + holder);
             columns[i][holder] = __shfl_sync(~0u, b.x | Pair(b.y) << 32, (lane % 4 * 2 + i) * 4 + holder);
         }
-    for (int depth = 0; depth < 4 * (TENSOR == TF32 ? 2 : 4); depth++)
+    for (int depth = 0; depth < 16; depth++)
         for (int i = 0; i < 4; i++) d[i] = fmaf(number_at(rows[i / 2], depth), number_at(columns[i % 2], depth), d[i]);
 }
 #else
@@ -56,37 +51,46 @@ DEVICE void load_matrices(unsigned (&a)[4], const uint4* row) {
 }
 
 DEVICE void multiply(float (&d)[4], const unsigned (&a)[4], uint2 b) {
-#if TENSOR == TF32
-#define MULTIPLY "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
-#else
-#define MULTIPLY "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
-#endif
-    asm(MULTIPLY " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
 }
 #endif
 
+// A thread's part of the weights that two planes meet at a tap, for eight outputs.
+#if TENSOR == PAIRS
+struct alignas(16) Weights { uint2 high, low; };
+constexpr int HOLDERS = 16;
+DEVICE int holder(int lane) { return lane / 4 * 2 + lane % 2; }
+DEVICE void multiply(float (&d)[4], const unsigned (&a)[4], Weights b) { multiply(d, a, b.high), multiply(d, a, b.low); }
+#else
+typedef uint2 Weights;
+constexpr int HOLDERS = 32;
+DEVICE int holder(int lane) { return lane; }
+#endif
+
 // A warp's sums: M lines of sixteen pixels, one below the other, and N times eight outputs.
 //
 // The taps of a column see the same lines, so a line is loaded once for all of them. Weights as [two planes at
-// a column of taps][tap][eight outputs][thread of a warp][two registers].
+// a column of taps][tap][eight outputs][thread of a warp][two registers], or, as pairs, [every other two of a warp's
+// threads][two registers of high parts, two of low].
 template <int C, int OUT, int K, int D, int M, int N>
-DEVICE void dense_lines(const uint4* first, const uint2* weights, int eighth, float (&sum)[M][N][4]) {
+DEVICE void dense_lines(const uint4* first, const Weights* weights, int eighth, float (&sum)[M][N][4]) {
     constexpr int G = tensor_planes(C), DEPTHS = K * G, COUNT = (DEPTHS + 1) / 2, EIGHTS = (OUT + 7) / 8;
     const int lane = threadIdx.x % 32;
     #pragma unroll 1
     for (int step = 0; step < COUNT; step++) {
         const int depth = min(2 * step + lane / 16, DEPTHS - 1);
         const uint4* line = first + depth % G * PLANE + depth / G * D;
-        uint2 b[K][N];
+        Weights b[K][N];
         #pragma unroll
         for (int tap = 0; tap < K; tap++)
             #pragma unroll
             for (int n = 0; n < N; n++) {
-                b[tap][n] = {0u, 0u};
-                if (eighth + n < EIGHTS) b[tap][n] = weights[((step * K + tap) * EIGHTS + eighth + n) * 32 + lane];
+                b[tap][n] = {};
+                if (eighth + n < EIGHTS)
+                    b[tap][n] = weights[((step * K + tap) * EIGHTS + eighth + n) * HOLDERS + holder(lane)];
             }
         #pragma unroll
         for (int i = 0; i < M + (K - 1) * D; i++) {
@@ -119,7 +123,7 @@ DEVICE void convolved(const Place& place, int border, int top, int left, int eig
             sum[m][n][0] = sum[m][n][2] = low, sum[m][n][1] = sum[m][n][3] = high;
     }
     const uint4* tile = reinterpret_cast<const uint4*>(place.tile);
-    const uint2* weights = reinterpret_cast<const uint2*>(place.numbers + AT + round_up(padded(OUT), 4));
+    const Weights* weights = reinterpret_cast<const Weights*>(place.numbers + AT + round_up(padded(OUT), 4));
     const uint4* first = tile + (top + border) * COLUMNS + left + lane % 16 + border;
     dense_lines<C, OUT, K, D, M, N>(first, weights, eighth, sum);
 }

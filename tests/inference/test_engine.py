@@ -33,7 +33,7 @@ def test_probabilities_are_the_first_head(
 ) -> None:
     if name != "auto" and not backend.availability(name).ok:
         pytest.skip(f"backend {name}: {backend.availability(name).reason}")
-    engine = open_engine(drawn_weights, backend=name, device="cuda" if name == "gpu" else "auto")
+    engine = open_engine(drawn_weights, backend=name, device={"gpu": "cuda", "cpu": "cpu"}.get(name, "auto"))
     got = engine.probabilities(images)
     assert got.shape == (3, 32, 48)
     assert got.dtype == np.float32

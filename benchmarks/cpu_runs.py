@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ascseg_cli.inference.replay import ReplayOfEachThread
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import ASCSeg
 from ascseg_cli.network.loss import deep_supervision_loss
@@ -40,13 +41,16 @@ print(first - (time.perf_counter() - started))
 
 
 def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, Times]:
-    """Every round's seconds, after one unmeasured; in turns, so that what else the machine does hits all alike."""
+    """Every round's seconds; in turns, so that what else the machine does hits all alike.
+
+    Two rounds before are unmeasured: in the first kernels are made ready, in the second the pass is recorded.
+    """
     times: dict[str, Times] = {name: [] for name in runs}
-    for number in range(rounds + 1):
+    for number in range(-2, rounds):
         for name, run in runs.items():
             wall, cpu = time.perf_counter(), time.process_time()
             run()
-            if number:
+            if number >= 0:
                 times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     return times
 
@@ -76,9 +80,11 @@ def inference(size: int) -> tuple[dict[str, Run], float]:
     last = x.contiguous(memory_format=torch.channels_last)
     unet = UNet().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    replay = ReplayOfEachThread(network.probability)
+
     def compiled() -> Tensor:
-        with torch.inference_mode(), backend.using("cpu"):
-            return network.probability(x)
+        with torch.inference_mode(), backend.using("cpu"), backend.unchanging():
+            return replay(x)
 
     def two_operators() -> Tensor:
         with torch.inference_mode(), backend.using("cpu"), _only("selective_scan", "deform_depthwise"):
@@ -92,7 +98,8 @@ def inference(size: int) -> tuple[dict[str, Run], float]:
         with torch.inference_mode():
             return unet(last)
 
-    off = (compiled() - formulas()).abs().max().item()
+    wanted = formulas()
+    off = max((compiled() - wanted).abs().max().item() for _ in range(3))  # as it is, recorded, and replayed
     if not off <= 1e-5:
         raise SystemExit(f"the results differ by {off:.2g}; at most 1e-5 is rounding")
     return {

@@ -10,7 +10,7 @@ import torch
 
 from ascseg_cli.errors import BackendError, DeviceMemoryError
 from ascseg_cli.inference.engine import check_device_name
-from ascseg_cli.inference.replay import Replay
+from ascseg_cli.inference.replay import CudaRecording, Replay, ReplayOfEachThread
 from ascseg_cli.inference.tta import prepared
 from ascseg_cli.kernels.backend import first_wait, resolve, unchanging, using
 from ascseg_cli.kernels.cuda import compile_ahead
@@ -51,8 +51,11 @@ class TorchEngine:
         self._run: Callable[[torch.Tensor], torch.Tensor] = self._network.probability
         self._forget: Callable[[], None] | None = None
         if self._device.type == "cuda":
-            self._run = replay = Replay(self._run, compile_ahead if self.backend == "gpu" else None)
+            ahead = compile_ahead if self.backend == "gpu" else None
+            self._run = replay = Replay(self._run, CudaRecording, ahead)
             self._forget = replay.forget
+        elif self.backend == "cpu":
+            self._run = ReplayOfEachThread(self._run)
 
     def prepared(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels (h, w, 3) uint8 RGB -> (3, h', w') float32."""
@@ -83,7 +86,7 @@ class TorchEngine:
         switch = torch.backends.cudnn.flags(allow_tf32=self._tf32) if on_gpu else contextlib.nullcontext()
         with torch.inference_mode(), using(self.backend), unchanging(), switch:
             p = self._run(x.bfloat16() if self._halves else x)
-        return p[:, 0].float().cpu().numpy()
+        return p[:, 0].to("cpu", torch.float32, copy=True).numpy()  # the next pass overwrites p
 
     @contextlib.contextmanager
     def shared(self, parts: int) -> Iterator[Callable[[], None]]:

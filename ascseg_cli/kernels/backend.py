@@ -34,7 +34,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "chain": ("reference", "cpu", "gpu"),
     "mamba_mixer": ("reference", "cpu", "gpu", "mamba_ssm"),
     "segmentation_loss": ("reference", "gpu"),
-    "channel_gate": ("reference", "gpu"),
+    "channel_gate": ("reference", "cpu", "gpu"),
 }
 _STAND_IN = {"mamba_ssm": "gpu", "gpu": "reference", "cpu": "reference"}
 

@@ -6,10 +6,12 @@ where two Python threads meet in them (layer `workqueue`) or after a fork (layer
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from ascseg_cli.kernels.machine_code import Memory
 
 Strides = tuple[int, ...]
 Work = tuple[Kernel | Callable[..., None], int, tuple[Any, ...]]  # a kernel, how many tasks, other arguments
+
+_told: ContextVar[Callable[[Sequence[Work]], None] | None] = ContextVar("ascseg_told", default=None)
 
 
 def flat(tensor: Tensor) -> tuple[Memory, Strides]:
@@ -52,6 +56,8 @@ def launch_together(works: Sequence[Work]) -> None:
 
     A work may read what one before it wrote only in the same share of as many tasks.
     """
+    if told := _told.get():
+        told(works)
     threads = min(torch.get_num_threads(), max((tasks for _, tasks, _ in works), default=0))
     ready = [(_shares(kernel, args), tasks) for kernel, tasks, args in works if tasks]
     others = [_pool().submit(_run, ready, thread, threads) for thread in range(1, threads)]
@@ -67,9 +73,24 @@ def _shares(kernel: Kernel | Callable[..., None], args: tuple[Any, ...]) -> Shar
 
 def _run(works: Sequence[tuple[Shares, int]], thread: int, threads: int) -> None:
     for share, tasks in works:
-        first, last = tasks * thread // threads, tasks * (thread + 1) // threads
+        first, last = share_of(tasks, thread, threads)
         if first < last:
             share(first, last)
+
+
+def share_of(tasks: int, thread: int, threads: int) -> tuple[int, int]:
+    """A thread's first task, and the one after its last."""
+    return tasks * thread // threads, tasks * (thread + 1) // threads
+
+
+@contextlib.contextmanager
+def launches_told(listener: Callable[[Sequence[Work]], None]) -> Iterator[None]:
+    """Inside, `listener` is given what is launched, before it runs."""
+    token = _told.set(listener)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 @functools.cache

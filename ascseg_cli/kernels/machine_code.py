@@ -10,6 +10,7 @@ import functools
 import hashlib
 import lzma
 import os
+import sys
 import tempfile
 import threading
 from array import array
@@ -61,12 +62,35 @@ def entry(name: str, cache: Path | None) -> Entry | None:
     cache  the folder that keeps machine code
     """
     try:
-        packed = (FOLDER / f"{name}.ll.xz").read_bytes()
+        return entry_of(name, (FOLDER / f"{name}.ll.xz").read_bytes(), cache)
+    except OSError:
+        return None
+
+
+def entry_of(name: str, packed: bytes, cache: Path | None) -> Entry | None:
+    """`entry` of that LLVM code, packed by lzma."""
+    try:
         with _making:
             address = _processor().address(name, packed, cache)
     except (ImportError, OSError, RuntimeError, AttributeError):  # llvmlite is missing, broken, or of another age
         return None
     return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(address)  # lets go of the interpreter's lock
+
+
+@functools.cache
+def roomy() -> bool:
+    """Whether the processor has 32 registers of sixteen float32 each."""
+    try:
+        return "+avx512f" in _features().split(",")
+    except (ImportError, RuntimeError, AttributeError):
+        return False
+
+
+def _features() -> str:
+    """What the processor can do, or another one by numba's own variable, as benchmarks do."""
+    import llvmlite.binding as llvm  # type: ignore[import-untyped]
+
+    return os.environ.get("NUMBA_CPU_FEATURES") or str(llvm.get_host_cpu_features().flatten())
 
 
 class Memory:
@@ -115,7 +139,7 @@ class _Processor:
     """LLVM's idea of this processor, and the machine code that was made for it or found."""
 
     def __init__(self) -> None:
-        import llvmlite.binding as llvm  # type: ignore[import-untyped]
+        import llvmlite.binding as llvm
 
         if llvm.llvm_version_info[0] < OLDEST:
             raise RuntimeError(f"LLVM {llvm.llvm_version_info[0]} can't read the code")
@@ -126,11 +150,10 @@ class _Processor:
             llvm.add_symbol(
                 f"ascseg_{name}", ctypes.cast(getattr(ctypes.pythonapi, function), ctypes.c_void_p).value
             )
+        llvm.add_symbol("ascseg_yield", ctypes.cast(_yielding(), ctypes.c_void_p).value)
         self._engines: list[Any] = []  # which own the code
-        self._host = {  # or another processor by numba's own variables, as benchmarks do
-            "cpu": os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name(),
-            "features": os.environ.get("NUMBA_CPU_FEATURES") or llvm.get_host_cpu_features().flatten(),
-        }
+        name = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+        self._host = {"cpu": name, "features": _features()}
         self._about = repr((llvm.llvm_version_info, llvm.get_default_triple(), self._host, LEVEL)).encode()
 
     def _machine(self) -> Any:
@@ -169,6 +192,13 @@ class _Processor:
 
 
 _processor = functools.cache(_Processor)
+
+
+def _yielding() -> Any:
+    """The system's function by which a thread lets others run."""
+    if sys.platform == "win32":
+        return ctypes.windll.kernel32.SwitchToThread
+    return ctypes.CDLL(None).sched_yield
 
 
 def _kept(file: Path) -> bytes | None:

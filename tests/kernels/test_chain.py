@@ -11,7 +11,7 @@ from cases import assert_as_exact
 from torch import Tensor, nn
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels import backend
+from ascseg_cli.kernels import backend, machine_code
 from ascseg_cli.kernels.chain import (
     Add,
     Boost,
@@ -193,3 +193,17 @@ def test_what_a_chain_cannot_hold_is_named():
             chain(x.double(), Chain(nn.ReLU()))
         with pytest.raises(ShapeError, match="other must be given"):
             chain(x, Chain(Add()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("into", "out", "size", "dilation"), [(3, 8, 7, 1), (8, 18, 3, 1), (5, 3, 3, 4)])
+def test_many_registers_or_few_give_the_same_bits(monkeypatch, into, out, size, dilation):
+    torch.manual_seed(0)
+    layer = conv(into, out, size, dilation)
+    for h, w in ((9, 50), (3, 16), (1, 1)):
+        x, results = torch.randn(2, into, h, w), []
+        for roomy in (True, False):
+            monkeypatch.setattr(machine_code, "roomy", lambda roomy=roomy: roomy)
+            with backend.using("cpu"):
+                results.append(chain(x, Chain(layer, nn.ReLU())))
+        assert torch.equal(*results)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import assert_as_exact
 from torch import Tensor, nn
 from training_cases import DEVICES, Results, judge, on, outcome
 
 from ascseg_cli.errors import BackendError, ShapeError
 from ascseg_cli.kernels import backend
-from ascseg_cli.kernels.channel_gate import channel_gate, gpu, reference
+from ascseg_cli.kernels.channel_gate import channel_gate, cpu, gpu, reference
 from ascseg_cli.network.focus import ChannelAttentionBlock
 
 NAMES = ("weight1", "bias1", "gamma1", "beta1", "weight2", "bias2", "gamma2", "beta2")
@@ -141,6 +142,30 @@ def test_it_is_as_exact_as_torchs_modules(name, case):
         case.judge(device)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_compiled_pooling_is_as_exact_as_torchs_modules(case):
+    torch.manual_seed(0)
+    got, plain, exact = [], [], []
+    for _ in range(6):
+        leaves = case.draw()
+        got.append(case.by(cpu.channel_gate, **leaves)[0])
+        plain.append(case.plain(**leaves)[0])
+        exact.append(case.formula(**{name: t.double() for name, t in leaves.items()}))
+    assert_as_exact(got, plain, exact)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [(0, 0), (3, 17), (8, 36)])
+def test_the_compiled_pooling_takes_what_is_no_number_as_torch(value, place):
+    case = Case(2, 4, 9, 37, training=False)
+    leaves = case.draw()
+    leaves["base"][1, place[0], place[1], 2] = value
+    got, want = case.by(cpu.channel_gate, **leaves)[0], case.plain(**leaves)[0]
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 256, 256), (8, 24, 64, 64), (2, 128, 40, 24)])
 def test_large_images_on_a_gpu(shape):
     with on("cuda") as device:
@@ -230,8 +255,19 @@ def test_the_block_uses_it():
     torch.testing.assert_close(block(x), s * want + want)
 
 
-def test_the_cpu_takes_torchs_modules():
-    assert backend.for_operator("channel_gate", torch.zeros(1)) == "reference"
+def test_on_the_cpu_the_pooling_is_compiled_and_gradients_are_torchs(monkeypatch):
+    launched = []
+    monkeypatch.setattr(cpu, "launch", lambda *given: launched.append(1))
+    case = Case(3, 4, 5, 6)
+    gate, x = case.module(case.draw()), torch.randn(3, 4, 5, 6)
+    with backend.using("cpu"):
+        torch.testing.assert_close(channel_gate(x, gate), reference.channel_gate(x, gate))
+        assert not launched
+        with torch.no_grad():
+            channel_gate(x, gate)
+    assert launched
+    with pytest.raises(ShapeError, match="the cpu backend takes"):
+        cpu.channel_gate(x.double(), gate)
 
 
 @pytest.mark.parametrize(

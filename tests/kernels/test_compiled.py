@@ -15,11 +15,13 @@ from cases import ScanCase
 
 from ascseg_cli.kernels import backend, compiled, machine_code
 from ascseg_cli.kernels.chain import Chain, chain
+from ascseg_cli.kernels.channel_gate import channel_gate
 from ascseg_cli.kernels.deform_depthwise import deform_depthwise
 from ascseg_cli.kernels.llvm_code import KERNELS
 from ascseg_cli.kernels.nearest import nearest_squares
 from ascseg_cli.kernels.selective_scan import selective_scan
 from ascseg_cli.kernels.weighted_rows import weighted_rows
+from ascseg_cli.network.focus import ChannelAttentionBlock
 from ascseg_cli.network.mamba import Mamba
 
 USE = """
@@ -135,6 +137,8 @@ def test_operators_pass_what_the_llvm_code_takes(monkeypatch):
         deform_depthwise(x, offset, weight).sum().backward()
         selective_scan(**{k: t.requires_grad_() for k, t in inputs.items()}).sum().backward()
         mamba(torch.randn(1, 5, 4)).sum().backward()
+        with torch.no_grad():
+            channel_gate(x, ChannelAttentionBlock(4).eval().conv)
     nearest_squares(np.zeros((1, 2), np.int64), np.ones((1, 2), np.int64), (2, 2))
     for kind in (np.uint8, np.float32):
         weighted_rows(np.zeros((2, 3), kind), np.zeros((1, 2), np.int64), np.zeros((1, 2), np.float32))

@@ -229,8 +229,8 @@ def test_pairs_are_as_exact_as_plain_torch_on_sums_of_two(machine, tf32, into, o
         with torch.backends.cudnn.flags(allow_tf32=False):
             plain.append(reference.chain(to_pairs(x), steps))
         exact.append(reference.chain(to_pairs(x).double(), Chain(copy.deepcopy(layer).double())))
-    # Tensor cores cut where float32's own additions round, so errors don't cancel: of sums of fifty products,
-    # one after another, an H100's are 7.5 times as large. A part of a number left out would be 1,000 times as much.
+    # Tensor cores cut where float32's own additions round, so errors don't cancel: of sums of fifty products, one
+    # after another, an H100's are 7.5 times as large. A part of a number left out would be 1,000 times as much.
     assert_as_exact(got, plain, exact, slack=12.0 if machine == "cuda" else 2.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +15,12 @@ from ascseg_cli.kernels.blocks import ROWS
 from ascseg_cli.kernels.chain import Chain
 from ascseg_cli.kernels.chain.codes import DOUBLE, HALVE, SAME
 from ascseg_cli.kernels.chain.cpu_plan import Pass, passes
+from ascseg_cli.kernels.chain.steps import Add
 from ascseg_cli.kernels.compiled import Kernel, Work, flat, launch_together
 
 run = Kernel("chain.cpu_kernels", "run")
+
+_ROW = 256  # numbers of a row where tensors are added, whatever their shape
 
 
 def chain(x: Tensor, steps: Chain, other: Tensor | None = None) -> Tensor:
@@ -117,6 +121,23 @@ def _work(one: Pass, x: Tensor, other: Tensor | None, y: Tensor | None) -> tuple
         len(x) * bands if y.numel() else 0,
         (*operands, one.code, one.numbers, h, w, one.channels, bands),
     )
+
+
+def addition(a: Tensor, b: Tensor, y: Tensor) -> Work | None:
+    """The work that adds a and b to y, all three without gaps in memory; None where it would be little."""
+    rows, rest = divmod(y.numel(), _ROW)
+    places = [[step for n, step in zip(t.shape, t.stride()) if n > 1] for t in (a, b, y)]
+    if rest or rows < ROWS or not a.shape == b.shape == y.shape or not places[0] == places[1] == places[2]:
+        return None
+    if 1 + sum((n - 1) * step for n, step in zip(y.shape, y.stride())) != y.numel():
+        return None
+    a, b, y = (t.as_strided((1, 1, rows, _ROW), (y.numel(), y.numel(), _ROW, 1)) for t in (a, b, y))
+    return _work(_sum(), a, b, y)[1]
+
+
+@functools.cache
+def _sum() -> Pass:
+    return passes([Add()], 1, 1)[0]
 
 
 def dense_rows(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from ascseg_cli.kernels import machine_code
 from ascseg_cli.kernels.chain import codes as k
 from ascseg_cli.kernels.chain.plan import Draft, convolution_draft, drafts_of
 from ascseg_cli.kernels.machine_code import Memory
@@ -57,7 +58,8 @@ def _finished(draft: Draft) -> Pass:
             length += sum(len(p) for p in part)
     widest = -(-max(draft.widest, draft.into, draft.over_out) // 4) * 4
     head = [draft.resize_in, draft.over, draft.size, draft.dilation, draft.into, draft.over_out]
-    code = np.array([*head, 0, draft.resize_out, widest, *(n for step in draft.within for n in step)], np.int64)
+    head += [0, draft.resize_out, widest, machine_code.roomy()]
+    code = np.array([*head, *(n for step in draft.within for n in step)], np.int64)
     with np.errstate(over="ignore"):  # of weights so large the results aren't numbers, which is said of each image
         table = np.concatenate(numbers).astype(np.float32)
     combines = any(step[0] >= k.ADD for step in draft.within)

@@ -10,6 +10,7 @@ KERNELS = {
     ("chain.cpu_kernels", "run"): "f4f4f4lfiiii",
     ("chain.cpu_kernels_backward", "by_maximum"): "f4f4fiiii",
     ("chain.cpu_kernels_backward", "by_weight"): "f4f4ldiii",
+    ("channel_gate.cpu_kernels", "pool"): "f4fiii",
     ("deform_depthwise.cpu_kernels", "deform"): "ffff4iiii",
     ("deform_depthwise.cpu_kernels", "deform_backward"): "ffffffdiii",
     ("deform_depthwise.cpu_kernels", "pack"): "f3fiiii",

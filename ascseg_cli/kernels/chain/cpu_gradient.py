@@ -120,7 +120,7 @@ class _Convolution(torch.autograd.Function):
         return (
             _input_gradient(gradient, weight, *ctx.form) if by_x else None,
             _weight_gradient(x, gradient, weight, *ctx.form) if by_w else None,
-            gradient.sum((0, 2, 3), dtype=torch.float64).to(gradient.dtype) if by_b else None,
+            gradient.sum(3).sum((0, 2), dtype=torch.float64).to(gradient.dtype) if by_b else None,
             None,
             None,
         )

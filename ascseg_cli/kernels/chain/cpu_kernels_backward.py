@@ -58,6 +58,31 @@ def _products(g, x, first, k, d, pitch, length, sums, at):
                 sums[at + r * k + q + 2] += total(c)
 
 
+@part
+def _products_of_two(g, x, first, k, d, pitch, length, sums, at, next_at):
+    """`_products` of two rows of g, one after the other, with the same neighbours: each is loaded once."""
+    for r in range(k):
+        for q in range(0, k, 3):
+            a, b, c = spread(0.0), spread(0.0), spread(0.0)
+            a2, b2, c2 = a, b, c
+            source = first + r * d * pitch + q * d
+            second, third = source + d * min(1, k - 1 - q), source + d * min(2, k - 1 - q)
+            for j in range(0, length, WIDTH):
+                v, v2, u = load(g, j), load(g, length + j), load(x, source + j)
+                a, a2, u = fma(v, u, a), fma(v2, u, a2), load(x, second + j)
+                b, b2, u = fma(v, u, b), fma(v2, u, b2), load(x, third + j)
+                c, c2 = fma(v, u, c), fma(v2, u, c2)
+            tap = r * k + q
+            sums[at + tap] += total(a)
+            sums[next_at + tap] += total(a2)
+            if q + 1 < k:
+                sums[at + tap + 1] += total(b)
+                sums[next_at + tap + 1] += total(b2)
+            if q + 2 < k:
+                sums[at + tap + 2] += total(c)
+                sums[next_at + tap + 2] += total(c2)
+
+
 @compiled
 def by_weight(first, last, x, xs, gy, gs, head, sums, h, w, strips):
     """Strips of rows first … last - 1, each with sums (out, in, k, k) of its own in float64."""
@@ -66,7 +91,8 @@ def by_weight(first, last, x, xs, gy, gs, head, sums, h, w, strips):
     border, rows = d * (k - 1) // 2, ROWS + d * (k - 1)
     length = (w + WIDTH - 1) // WIDTH * WIDTH
     pitch = length + (2 * border + WIDTH - 1) // WIDTH * WIDTH
-    band, g = np.zeros(into * rows * pitch, np.float32), np.zeros(length, np.float32)
+    band, g = np.zeros(into * rows * pitch, np.float32), np.zeros(2 * length, np.float32)
+    pairs, all_taps = out // 2 if head[OVER] == DENSE else 0, each * k * k
     bands = (h + ROWS - 1) // ROWS
     for task in range(first, last):
         image, strip = task // strips, task % strips
@@ -74,7 +100,14 @@ def by_weight(first, last, x, xs, gy, gs, head, sums, h, w, strips):
             end = min(begin + ROWS, h)
             read_band(x, xs, image, head, begin, end, h, w, border, np.float32(0.0), band, pitch, band)
             for row in range(begin, end):
-                for o in range(out):
+                for pair in range(pairs):
+                    o, at = 2 * pair, (task * out + 2 * pair) * all_taps
+                    copy_row(gy, image * gs[0] + o * gs[1] + row * gs[2], g, 0, w)
+                    copy_row(gy, image * gs[0] + (o + 1) * gs[1] + row * gs[2], g, length, w)
+                    for i in range(into):
+                        place, own = (i * rows + row - begin) * pitch, at + i * k * k
+                        _products_of_two(g, band, place, k, d, pitch, length, sums, own, own + all_taps)
+                for o in range(2 * pairs, out):
                     copy_row(gy, image * gs[0] + o * gs[1] + row * gs[2], g, 0, w)
                     for i in range(each):
                         channel = i if head[OVER] == DENSE else o * each + i

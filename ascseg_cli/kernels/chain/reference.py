@@ -30,7 +30,7 @@ def side_by_side(x: Tensor, chains: Sequence[Sequence[nn.Module]], run: Callable
         begun = x
         if isinstance(steps[0], (nn.Upsample, nn.MaxPool2d)):
             key = repr(steps[0])
-            begun = resized[key] = resized[key] if key in resized else steps[0](x)
+            begun = resized[key] = resized[key] if key in resized else run(x, steps[:1])
             steps = steps[1:]
         results.append(run(begun, steps))
     return torch.cat(results, 1)

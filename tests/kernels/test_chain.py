@@ -173,7 +173,10 @@ def test_changed_weights_count():
 
 @pytest.mark.parametrize("training", [False, True])
 def test_training_and_gradients_leave_to_torch_what_it_does_well(training):
-    steps, x = Chain(conv(8, 8, 3), norm(8).train(training)), torch.randn(2, 8, 8, 8, requires_grad=not training)
+    steps, x = (
+        Chain(conv(16, 16, 3), norm(16).train(training)),
+        torch.randn(2, 16, 8, 8, requires_grad=not training),
+    )
     with torch.set_grad_enabled(not training), backend.using("cpu"):
         y = chain(x, steps)
         before = copy.deepcopy(steps[1].running_mean)

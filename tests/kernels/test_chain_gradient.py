@@ -24,7 +24,10 @@ CHAINS = {
     "largest of nine": (6, lambda: [nn.ReLU(), nn.MaxPool2d(3, 1, 1), conv(6, 2, 1)]),
     "mean, high pass": (5, lambda: [nn.AvgPool2d(3, 1, 1), conv(5, 3, 1), HighPass()]),
     "halved": (3, lambda: [nn.ReLU(), nn.MaxPool2d(2), nn.GELU()]),
-    "torch's own": (8, lambda: [conv(8, 8, 3), nn.LayerNorm(8), nn.ReLU()]),
+    "few inputs": (8, lambda: [conv(8, 18, 3), nn.ReLU()]),
+    "few outputs": (9, lambda: [conv(9, 8, 3), nn.LayerNorm(8)]),
+    "layer norms": (7, lambda: [nn.LayerNorm(7), nn.GELU(), nn.LayerNorm(7), conv(7, 7, 1)]),
+    "torch's own": (16, lambda: [conv(16, 16, 3), nn.BatchNorm2d(16).eval(), nn.ReLU()]),
 }
 SIZES = [(2, 16, 24), (3, 13, 9), (1, 33, 70), (2, 1, 80), (2, 7, 5)]
 
@@ -79,7 +82,7 @@ def test_side_by_side_has_the_gradients_of_a_concatenation():
 
 def test_threads_change_no_bit_of_a_gradient():
     torch.manual_seed(3)
-    steps = Chain(conv(8, 4, 3, dilation=2), nn.GELU(), conv(4, 4, 7, groups=4))
+    steps = Chain(conv(8, 4, 3, dilation=2), nn.GELU(), nn.LayerNorm(4), conv(4, 4, 7, groups=4))
     x, by_y = torch.randn(3, 8, 40, 36), torch.randn(3, 4, 40, 36)
     before, found = torch.get_num_threads(), []
     try:

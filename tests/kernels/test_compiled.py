@@ -134,6 +134,7 @@ def test_operators_pass_what_the_llvm_code_takes(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with backend.using("cpu"):
         chain(x, Chain(torch.nn.Conv2d(4, 4, 3, padding=1, groups=4), torch.nn.MaxPool2d(2))).sum().backward()
+        chain(x, Chain(torch.nn.LayerNorm(4))).sum().backward()
         deform_depthwise(x, offset, weight).sum().backward()
         selective_scan(**{k: t.requires_grad_() for k, t in inputs.items()}).sum().backward()
         mamba(torch.randn(1, 5, 4)).sum().backward()

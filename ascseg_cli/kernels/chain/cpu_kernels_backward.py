@@ -1,4 +1,4 @@
-"""Gradients of chains in numba: of a convolution's weights, each tap a sum over all pixels, and of maxima.
+"""Gradients of chains in numba: of a convolution's weights, each tap a sum over all pixels, of maxima, of norms.
 
 The gradient of a convolution's input is itself a convolution, which `cpu_kernels.run` computes.
 """
@@ -29,7 +29,9 @@ from ascseg_cli.kernels.lanes import (
     merged_low,
     odds,
     part,
+    root,
     spread,
+    spread_at,
     store,
     total,
     where_less,
@@ -182,3 +184,54 @@ def by_maximum(first, last, x, xs, gy, gs, gx, size, channels, h, w):
                 _back_through_maximum(bordered, g, sums, row * pitch, pitch, w)
             for row in range(h):
                 copy_row(sums, (row + 1) * pitch + 1, gx, at_gx + row * w, w)
+
+
+@part
+def _back_through_norm(x, g, length, channels, numbers, w, acts):
+    """Rows of x become what layer normalisation hands back to them; acts += g times the normalised x, then g."""
+    share = np.float32(1.0) / np.float32(channels)
+    for j in range(0, w, WIDTH):
+        total_x, squares, sums, products = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+        for c in range(channels):
+            total_x = total_x + load(x, c * length + j)
+        mean = total_x * share
+        for c in range(channels):
+            v = load(x, c * length + j) - mean
+            squares = fma(v, v, squares)
+        scale = spread(1.0) / root(squares * share + spread_at(numbers, 0))
+        for c in range(channels):
+            v, given = (load(x, c * length + j) - mean) * scale, load(g, c * length + j)
+            weighted = given * spread_at(numbers, 1 + 2 * c)
+            sums, products = sums + weighted, fma(weighted, v, products)
+            store(x, c * length + j, v)
+            store(acts, 2 * c * WIDTH, fma(given, v, load(acts, 2 * c * WIDTH)))
+            store(acts, (2 * c + 1) * WIDTH, load(acts, (2 * c + 1) * WIDTH) + given)
+        sums, products = sums * share, products * share
+        for c in range(channels):
+            v, given = load(x, c * length + j), load(g, c * length + j)
+            rest = given * spread_at(numbers, 1 + 2 * c) - sums - v * products
+            store(x, c * length + j, rest * scale)
+
+
+@compiled
+def by_norm(first, last, x, xs, gy, gs, numbers, gx, sums, channels, h, w, strips):
+    """What layer normalisation over the channels hands back to x and, in float64, to weights and biases.
+
+    Strips of rows first … last - 1. numbers: eps, then weight and bias of each channel; gx is dense; sums
+    (strips of all images, channels, 2)
+    """
+    length = (w + WIDTH - 1) // WIDTH * WIDTH
+    line, g = np.zeros(channels * length, np.float32), np.zeros(channels * length, np.float32)
+    acts = np.zeros(2 * channels * WIDTH, np.float32)
+    for task in range(first, last):
+        image, strip = task // strips, task % strips
+        for row in range(h * strip // strips, h * (strip + 1) // strips):
+            for c in range(channels):
+                copy_row(x, image * xs[0] + c * xs[1] + row * xs[2], line, c * length, w)
+                copy_row(gy, image * gs[0] + c * gs[1] + row * gs[2], g, c * length, w)
+            acts[:] = 0
+            _back_through_norm(line, g, length, channels, numbers, w, acts)
+            for c in range(channels):
+                copy_row(line, c * length, gx, ((image * channels + c) * h + row) * w, w)
+                for of in range(2):
+                    sums[(task * channels + c) * 2 + of] += total(load(acts, (2 * c + of) * WIDTH))

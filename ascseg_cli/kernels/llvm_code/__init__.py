@@ -9,6 +9,7 @@ everywhere, so its result lies here, made by `python -m ascseg_cli.kernels.llvm_
 KERNELS = {
     ("chain.cpu_kernels", "run"): "f4f4f4lfiiii",
     ("chain.cpu_kernels_backward", "by_maximum"): "f4f4fiiii",
+    ("chain.cpu_kernels_backward", "by_norm"): "f4f4ffdiiii",
     ("chain.cpu_kernels_backward", "by_weight"): "f4f4ldiii",
     ("channel_gate.cpu_kernels", "pool"): "f4fiii",
     ("deform_depthwise.cpu_kernels", "deform"): "ffff4iiii",

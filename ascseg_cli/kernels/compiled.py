@@ -31,11 +31,15 @@ def flat(tensor: Tensor) -> tuple[Memory, Strides]:
 
     Kernels take any strides this way, and numba compiles them once.
     """
-    strides = tensor.stride()
-    span = tensor.numel()
-    if span and not tensor.is_contiguous():
-        span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides))
-    return Memory(tensor, tensor.data_ptr(), span, tensor.element_size()), strides
+    return Memory(tensor, tensor.data_ptr(), span(tensor), tensor.element_size()), tensor.stride()
+
+
+def span(tensor: Tensor) -> int:
+    """How many numbers lie from a tensor's first to its last in memory, gaps included."""
+    count = tensor.numel()
+    if not count or tensor.is_contiguous():
+        return count
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
 
 
 def split(items: int, parts: int) -> int:

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import assert_as_exact
-from emulator.emulate import COMPILER, emulated
 from torch import Tensor, nn
 
 from ascseg_cli.errors import ShapeError
@@ -19,21 +18,6 @@ from ascseg_cli.kernels.deform_depthwise import reference as sampling
 from ascseg_cli.network.deformable import DeformableConvolutionBlock
 
 Images = tuple[Tensor, Tensor, Tensor]
-
-
-@pytest.fixture(params=["emulated", "cuda"])
-def where(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The device of the tensors."""
-    if request.param == "cuda":
-        status = backend.availability("gpu")
-        if not status.ok:
-            pytest.skip(f"backend gpu: {status.reason}")
-        yield "cuda"
-        return
-    if COMPILER is None:
-        pytest.skip("g++ isn't installed")
-    with emulated():
-        yield "cpu"
 
 
 def block(c: int, seed: int = 0) -> DeformableConvolutionBlock:

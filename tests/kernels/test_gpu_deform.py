@@ -6,38 +6,21 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from cases import DEFORM_CASES, DeformCase, assert_as_exact, judge, results
-from emulator.emulate import COMPILER, emulated
+from emulator.emulate import COMPILER
 from torch import Tensor
 
 from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels import backend
 from ascseg_cli.kernels.chain.layers.norm import Normalisation
 from ascseg_cli.kernels.deform_depthwise import gpu, gpu_shares, reference
 
 SLOW = ("a stage of tiny", "several blocks", "33 channels", "wide")  # in slow motion
 EPS = 1e-5
-
-
-@pytest.fixture(params=["emulated", "cuda"])
-def where(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The device of the tensors."""
-    if request.param == "cuda":
-        status = backend.availability("gpu")
-        if not status.ok:
-            pytest.skip(f"backend gpu: {status.reason}")
-        yield "cuda"
-        return
-    if COMPILER is None:
-        pytest.skip("g++ isn't installed")
-    with emulated():
-        yield "cpu"
 
 
 @pytest.fixture(params=[8, 16])

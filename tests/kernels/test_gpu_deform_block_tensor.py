@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
-from emulator.emulate import COMPILER, emulated
 from test_deform_block import block, by_modules, folded, images
 from torch import Tensor
 
@@ -20,20 +18,10 @@ TF32 = 1.3 * 2.0**-11  # what `tf32` in tf32.cuh leaves
 FLOAT32 = 2.0**-20  # sums of a few hundred numbers, powers and reciprocals, relative to their terms
 
 
-@pytest.fixture(params=["emulated", "cuda"])
-def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The device of the tensors; images of any size go to the tensor cores."""
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of any size go to the tensor cores."""
     monkeypatch.setattr(gpu, "_BLOCKS", 1)
-    if request.param == "cuda":
-        status = backend.availability("gpu")
-        if not status.ok:
-            pytest.skip(f"backend gpu: {status.reason}")
-        yield "cuda"
-        return
-    if COMPILER is None:
-        pytest.skip("g++ isn't installed")
-    with emulated():
-        yield "cpu"
 
 
 def steepest(p: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ascseg_cli.kernels.chain import Chain
 from ascseg_cli.kernels.chain.codes import DOUBLE, HALVE, SAME
 from ascseg_cli.kernels.chain.cpu_plan import Pass, passes
 from ascseg_cli.kernels.chain.steps import Add
-from ascseg_cli.kernels.compiled import Kernel, Work, flat, launch_together
+from ascseg_cli.kernels.compiled import Kernel, Work, flat, launch_together, span
 
 run = Kernel("chain.cpu_kernels", "run")
 
@@ -129,7 +129,7 @@ def addition(a: Tensor, b: Tensor, y: Tensor) -> Work | None:
     places = [[step for n, step in zip(t.shape, t.stride()) if n > 1] for t in (a, b, y)]
     if rest or rows < ROWS or not a.shape == b.shape == y.shape or not places[0] == places[1] == places[2]:
         return None
-    if 1 + sum((n - 1) * step for n, step in zip(y.shape, y.stride())) != y.numel():
+    if span(y) != y.numel():
         return None
     a, b, y = (t.as_strided((1, 1, rows, _ROW), (y.numel(), y.numel(), _ROW, 1)) for t in (a, b, y))
     return _work(_sum(), a, b, y)[1]

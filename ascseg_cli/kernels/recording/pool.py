@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ascseg_cli.kernels.compiled import span
+
 
 class _Lease(np.ndarray):
     """A tensor's memory. When the tensor's storage goes, this goes."""
@@ -23,15 +25,15 @@ class Pool:
 
     def tensor(self, like: Tensor) -> Tensor:
         """An empty tensor of that one's shape and strides; like isn't empty."""
-        span = 1 + sum((n - 1) * step for n, step in zip(like.shape, like.stride()))
-        fitting = [block for block in self._free if span <= len(self._blocks[block]) <= 2 * span]
+        length = span(like)
+        fitting = [block for block in self._free if length <= len(self._blocks[block]) <= 2 * length]
         if fitting:
             block = min(fitting, key=lambda block: len(self._blocks[block]))
             self._free.remove(block)
         else:
             block = len(self._blocks)
-            self._blocks.append(_aligned(span))
-        lease = self._blocks[block][:span].view(_Lease)
+            self._blocks.append(_aligned(length))
+        lease = self._blocks[block][:length].view(_Lease)
         self._leases[lease.ctypes.data] = block
         weakref.finalize(lease, self._end, lease.ctypes.data)
         return torch.from_numpy(lease).as_strided(like.shape, like.stride())

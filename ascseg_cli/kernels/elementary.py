@@ -61,23 +61,38 @@ def larger(a: Lanes, b: Lanes) -> Lanes:
 
 
 @part
-def gelu(x: Lanes) -> Lanes:
-    """x Φ(x), Φ the normal distribution: to 4e-7, for any x.
+def _normal(x: Lanes) -> Lanes:
+    """The normal distribution Φ(x) = ½ + x P(x²) / Q(x²), to 2e-7, for |x| < 5.5 and as there beyond.
 
-    Φ(-a) = e^-(a²/2 + G(a)), with G by the polynomial of degree 8 that errs least on 0 … 6, beyond which Φ is 0.
+    P and Q of degree 5, P / Q erring by 7.2e-09 at most: a third of the arithmetic of one exponential and more.
     """
-    a = absolute(x)
-    s = where_less(a, spread(6.0), a, spread(6.0))
-    p = fma(spread(9.836851404543268e-07), s, spread(-1.554330810904503e-05))
-    p = fma(p, s, spread(7.312629895750433e-05))
-    p = fma(p, s, spread(0.00023056776262819767))
-    p = fma(p, s, spread(-0.005074623040854931))
-    p = fma(p, s, spread(0.03651299700140953))
-    p = fma(p, s, spread(-0.18174366652965546))
-    p = fma(p, s, spread(0.7978907227516174))
-    p = fma(p, s, spread(0.6931470632553101))
-    below = exp(spread(0.0) - fma(a * 0.5, a, p))
-    return x * where_less(x, spread(0.0), below, spread(1.0) - below)
+    c = where_less(x, spread(-5.5), spread(-5.5), x)
+    c = where_less(spread(5.5), c, spread(5.5), c)
+    t = c * c
+    p = fma(spread(2.2749357952989158e-08), t, spread(6.352070158754941e-06))
+    p = fma(p, t, spread(0.00016882354975678027))
+    p = fma(p, t, spread(0.004677248187363148))
+    p = fma(p, t, spread(0.0338524729013443))
+    p = fma(p, t, spread(0.398942232131958))
+    q = fma(spread(1.197500068883528e-06), t, spread(7.364663179032505e-05))
+    q = fma(q, t, spread(0.001884433557279408))
+    q = fma(q, t, spread(0.028645766898989677))
+    q = fma(q, t, spread(0.2515214681625366))
+    q = fma(q, t, spread(1.0))
+    return fma(c, p / q, spread(0.5))
+
+
+@part
+def gelu(x: Lanes) -> Lanes:
+    """x Φ(x), Φ the normal distribution: to 2e-7 of |x| or of 1, for any x."""
+    return where_less(x, spread(-5.5), spread(0.0), x * _normal(x))
+
+
+@part
+def gelu_slope(x: Lanes) -> Lanes:
+    """The derivative of x Φ(x), which is Φ(x) + x φ(x): to 2.5e-7, for any finite x."""
+    density = spread(0.3989422804014327) * exp(spread(-0.5) * x * x)
+    return fma(x, density, _normal(x))
 
 
 @part

@@ -194,7 +194,7 @@ def _optimiser(model: nn.Module) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         (encoder if name.startswith("encoder.") else other).append(parameter)
     groups = [{"params": encoder, "share": _ENCODER_SHARE}, {"params": other, "share": 1.0}]
-    return torch.optim.AdamW(groups, weight_decay=_DECAY, fused=encoder[0].is_cuda or None)
+    return torch.optim.AdamW(groups, weight_decay=_DECAY, fused=encoder[0].device.type != "mps")
 
 
 def _step(model: nn.Module, adamw: torch.optim.AdamW, images: Tensor, masks: Tensor) -> Tensor:

@@ -33,14 +33,14 @@ class Optimiser:
         self.parameters = list(model.parameters())
         self._named = list(model.named_parameters())
         self.clip = settings.clip
-        cuda = self.parameters[0].is_cuda
+        kind = self.parameters[0].device.type
         self.rate = torch.zeros((), device=self.parameters[0].device)
         plain: list[nn.Parameter] = []
         decayed: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
             (plain if parameter.dim() < 2 or name.endswith("A_log") else decayed).append(parameter)
         groups = [{"params": decayed, "weight_decay": settings.decay}, {"params": plain, "weight_decay": 0.0}]
-        self._adamw = torch.optim.AdamW(groups, lr=self.rate, capturable=cuda, fused=cuda or None, foreach=False)
+        self._adamw = torch.optim.AdamW(groups, lr=self.rate, capturable=kind == "cuda", fused=kind != "mps")
 
     def state(self) -> dict[str, Tensor]:
         """What AdamW has gathered so far: `name.key` of every parameter that has taken a step."""

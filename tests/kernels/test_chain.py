@@ -171,18 +171,12 @@ def test_changed_weights_count():
         torch.testing.assert_close(chain(x, steps), reference.chain(x, steps), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_training_and_gradients_leave_to_torch_what_it_does_well(training):
-    steps, x = (
-        Chain(conv(16, 16, 3), norm(16).train(training)),
-        torch.randn(2, 16, 8, 8, requires_grad=not training),
-    )
-    with torch.set_grad_enabled(not training), backend.using("cpu"):
+def test_a_gradient_leaves_to_torch_what_it_does_well():
+    steps, x = Chain(conv(16, 16, 3), norm(16)), torch.randn(2, 16, 8, 8, requires_grad=True)
+    with backend.using("cpu"):
         y = chain(x, steps)
-        before = copy.deepcopy(steps[1].running_mean)
-        assert torch.equal(y, steps[1](steps[0](x)))
-    assert torch.equal(before, steps[1].running_mean) == (not training)
-    assert y.requires_grad == (not training)
+    assert torch.equal(y, steps[1](steps[0](x)))
+    assert y.requires_grad
 
 
 def test_what_a_chain_cannot_hold_is_named():

@@ -9,11 +9,25 @@ import torch
 from cases import assert_as_exact
 from torch import Tensor, nn
 
+from ascseg_cli.errors import ShapeError
 from ascseg_cli.kernels import backend
 from ascseg_cli.kernels.chain import Add, Chain, HighPass, chain, side_by_side
 from ascseg_cli.network.layers import conv, double
 
+
+def norm(c: int, momentum: float = 0.1) -> nn.BatchNorm2d:
+    """A batch norm in training, with weights and running values of its own."""
+    layer = nn.BatchNorm2d(c, momentum=momentum)
+    for tensor, low, high in ((layer.running_mean, -1, 1), (layer.running_var, 0.5, 2), (layer.weight, -1.5, 1.5)):
+        nn.init.uniform_(tensor, low, high)
+    nn.init.uniform_(layer.bias, -1, 1)
+    return layer
+
+
 CHAINS = {
+    "batch norms": (5, lambda: [norm(5), conv(5, 3, 1), norm(3, 0.4), nn.Sigmoid(), norm(3)]),
+    "batch norms, activated": (4, lambda: [norm(4), nn.GELU(), norm(4), nn.ReLU(), nn.Dropout(0.0)]),
+    "doubled": (3, lambda: [nn.GELU(), double(), norm(3), nn.GELU(approximate="tanh")]),
     "dilated": (8, lambda: [conv(8, 4, 3, dilation=3), nn.ReLU(), conv(4, 4, 1)]),
     "dilation 4, odd channels": (5, lambda: [conv(5, 7, 3, dilation=4)]),
     "grouped": (12, lambda: [conv(12, 3, 3, groups=3), nn.GELU()]),
@@ -33,7 +47,7 @@ SIZES = [(2, 16, 24), (3, 13, 9), (1, 33, 70), (2, 1, 80), (2, 7, 5)]
 
 
 def results(steps: Chain, x: Tensor, by_y: Tensor, name: str) -> dict[str, Tensor]:
-    """y and every gradient, after one pass each way through a copy of the steps."""
+    """y, every gradient and what norms remember, after one pass each way through a copy of the steps."""
     steps = Chain(*(copy.deepcopy(step).to(x.dtype) for step in steps))
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     with backend.using(name):
@@ -41,6 +55,7 @@ def results(steps: Chain, x: Tensor, by_y: Tensor, name: str) -> dict[str, Tenso
         y.backward(by_y.to(x.dtype))
     found = {"y": y.detach(), "grad x": x.grad.clone()}
     for i, step in enumerate(steps):
+        found |= {f"{i}.{n}": b.to(x.dtype) for n, b in step.named_buffers()}
         found |= {f"grad {i}.{n}": p.grad.clone() for n, p in step.named_parameters()}
     return found
 
@@ -82,8 +97,10 @@ def test_side_by_side_has_the_gradients_of_a_concatenation():
 
 def test_threads_change_no_bit_of_a_gradient():
     torch.manual_seed(3)
-    steps = Chain(conv(8, 4, 3, dilation=2), nn.GELU(), nn.LayerNorm(4), conv(4, 4, 7, groups=4))
-    x, by_y = torch.randn(3, 8, 40, 36), torch.randn(3, 4, 40, 36)
+    steps = Chain(
+        conv(8, 4, 3, dilation=2), norm(4), nn.GELU(), nn.LayerNorm(4), conv(4, 4, 7, groups=4), double()
+    )
+    x, by_y = torch.randn(3, 8, 40, 36), torch.randn(3, 4, 80, 72)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 2):
@@ -93,6 +110,29 @@ def test_threads_change_no_bit_of_a_gradient():
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(other[key], t) for key, t in found[0].items())
+
+
+def test_a_norm_far_from_zero_loses_no_digits():
+    """Squares of numbers around 1,000 leave nothing of a variance of 1e-4 in float32."""
+    torch.manual_seed(5)
+    x, by_y = 1000 + 0.01 * torch.randn(2, 3, 24, 40), torch.randn(2, 3, 24, 40)
+    x[0, :, 0, 0] = 0.0  # a first pixel unlike the others
+    steps = Chain(norm(3), nn.ReLU())
+    found = (
+        results(steps, t, by_y, name) for t, name in ((x, "cpu"), (x, "reference"), (x.double(), "reference"))
+    )
+    for key, (got, plain, exact) in {k: [f[k] for f in ones] for ones in [list(found)] for k in ones[0]}.items():
+        assert_as_exact([got], [plain], [exact], name=key)
+
+
+def test_a_batch_norm_of_one_number_is_refused_as_torch_refuses_it():
+    with backend.using("cpu"), pytest.raises(ValueError, match="more than 1 value per channel"):
+        chain(torch.ones(1, 3, 1, 1), Chain(norm(3)))
+
+
+def test_float64_is_refused():
+    with backend.using("cpu"), pytest.raises(ShapeError, match=r"takes torch\.float32"):
+        chain(torch.ones(1, 3, 4, 4, dtype=torch.float64, requires_grad=True), Chain(nn.ReLU()))
 
 
 def test_only_what_wants_a_gradient_gets_one():

@@ -22,6 +22,7 @@ from ascseg_cli.kernels.nearest import nearest_squares
 from ascseg_cli.kernels.selective_scan import selective_scan
 from ascseg_cli.kernels.weighted_rows import weighted_rows
 from ascseg_cli.network.focus import ChannelAttentionBlock
+from ascseg_cli.network.layers import double
 from ascseg_cli.network.mamba import Mamba
 
 USE = """
@@ -134,7 +135,7 @@ def test_operators_pass_what_the_llvm_code_takes(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with backend.using("cpu"):
         chain(x, Chain(torch.nn.Conv2d(4, 4, 3, padding=1, groups=4), torch.nn.MaxPool2d(2))).sum().backward()
-        chain(x, Chain(torch.nn.LayerNorm(4))).sum().backward()
+        chain(x, Chain(torch.nn.LayerNorm(4), torch.nn.BatchNorm2d(4), double())).sum().backward()
         deform_depthwise(x, offset, weight).sum().backward()
         selective_scan(**{k: t.requires_grad_() for k, t in inputs.items()}).sum().backward()
         mamba(torch.randn(1, 5, 4)).sum().backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.special
 
 numba = pytest.importorskip("numba")
 
@@ -51,14 +52,23 @@ def test_functions_err_by_the_last_bit(everywhere, function, exact, bound):
         (elementary.exp, [np.nan, 0.0, np.inf, 0.0, np.inf, 1.0, 1.0]),
         (elementary.softplus, [np.nan, 0.0, np.inf, 0.0, 3e38, np.log(2), np.log(2)]),
         (elementary.sigmoid, [np.nan, 0.0, 1.0, 0.0, 1.0, 0.5, 0.5]),
+        (elementary.gelu, [np.nan, 0.0, np.inf, 0.0, 3e38, 0.0, 5e-46]),
         (elementary.without_denormals, [np.nan, -np.inf, np.inf, -3e38, 3e38, 0.0, 0.0]),
     ],
-    ids=["exp", "softplus", "sigmoid", "without_denormals"],
+    ids=["exp", "softplus", "sigmoid", "gelu", "without_denormals"],
 )
 def test_functions_at_their_limits(function, expected):
     x = np.zeros(16, np.float32)
     x[:7] = [np.nan, -np.inf, np.inf, -3e38, 3e38, 0.0, 1e-45]
     np.testing.assert_allclose(apply(function, x)[:7], np.array(expected, np.float32), rtol=EPS, atol=0)
+
+
+def test_gelu_and_its_slope_err_by_the_last_bits_of_what_is_near(everywhere):
+    x = everywhere.astype(np.float64)
+    normal = 0.5 * scipy.special.erfc(-x / np.sqrt(2))
+    assert np.max(np.abs(apply(elementary.gelu, everywhere) - x * normal) / np.maximum(np.abs(x), 1)) <= 2e-7
+    slope = normal + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
+    assert np.max(np.abs(apply(elementary.gelu_slope, everywhere) - slope)) <= 2.5e-7
 
 
 def test_slow_decays_are_not_biased():

@@ -74,8 +74,7 @@ def in_turn(x: Tensor, enter: Chain, chains: Sequence[Chain]) -> Tensor:
 
 def _prepared(steps: Chain, x: Tensor, other: Tensor | None) -> list[Pass]:
     """The passes of a chain, made anew where a weight has changed since."""
-    if x.dtype != torch.float32:
-        raise ShapeError(f"x is {x.dtype}; the cpu backend takes torch.float32", "use --backend auto")
+    check_dtype(x)
     key = (x.shape[1], 0 if other is None else other.shape[1])
     known = steps.prepared.get(key)
     if known is not None and backend.is_unchanging():
@@ -138,6 +137,12 @@ def addition(a: Tensor, b: Tensor, y: Tensor) -> Work | None:
 @functools.cache
 def _sum() -> Pass:
     return passes([Add()], 1, 1)[0]
+
+
+def check_dtype(x: Tensor) -> None:
+    """Raises ShapeError where x isn't of float32."""
+    if x.dtype != torch.float32:
+        raise ShapeError(f"x is {x.dtype}; the cpu backend takes torch.float32", "use --backend auto")
 
 
 def dense_rows(x: Tensor) -> Tensor:

@@ -145,26 +145,34 @@ def read_band(x, xs, image, head, begin, end, h, w, border, outside, band, pitch
 
 
 @part
-def _dense(band, at, plane, pitch, head, numbers, w, target):
+def _taps(head, plane, pitch):
+    """Where the numbers that an output sums over lie in the band, from its first input's upper left one on."""
+    k, d, channels = head[K], head[DILATION], head[CHANNELS_IN]
+    if head[OVER] == GROUPED:
+        channels = channels // head[CHANNELS_OUT]
+    taps = np.zeros(channels * k * k, np.int64)
+    for tap in range(len(taps)):
+        taps[tap] = tap // (k * k) * plane + tap // k % k * d * pitch + tap % k * d
+    return taps
+
+
+@part
+def _dense(band, at, taps, head, numbers, w, target):
     """A convolution in which every output sums over all channels: four outputs at a time."""
-    k, d, into, out = head[K], head[DILATION], head[CHANNELS_IN], head[CHANNELS_OUT]
     length = len(target) // (2 * head[WIDEST])
-    for o in range(0, out, 4):
-        begin = head[NUMBERS] + o * (into * k * k + 1)
+    for o in range(0, head[CHANNELS_OUT], 4):
+        begin = head[NUMBERS] + o * (len(taps) + 1)
         for j in range(0, w, WIDTH):
             a, b = spread_at(numbers, begin), spread_at(numbers, begin + 1)
             c, e = spread_at(numbers, begin + 2), spread_at(numbers, begin + 3)
             n = begin + 4
-            for i in range(into):
-                for r in range(k):
-                    source = at + i * plane + r * d * pitch + j
-                    for q in range(k):
-                        v = load(band, source + q * d)
-                        a = fma(v, spread_at(numbers, n), a)
-                        b = fma(v, spread_at(numbers, n + 1), b)
-                        c = fma(v, spread_at(numbers, n + 2), c)
-                        e = fma(v, spread_at(numbers, n + 3), e)
-                        n += 4
+            for tap in taps:
+                v = load(band, at + j + tap)
+                a = fma(v, spread_at(numbers, n), a)
+                b = fma(v, spread_at(numbers, n + 1), b)
+                c = fma(v, spread_at(numbers, n + 2), c)
+                e = fma(v, spread_at(numbers, n + 3), e)
+                n += 4
             store(target, o * length + j, a)
             store(target, (o + 1) * length + j, b)
             store(target, (o + 2) * length + j, c)
@@ -172,30 +180,26 @@ def _dense(band, at, plane, pitch, head, numbers, w, target):
 
 
 @part
-def _dense_roomy(band, at, plane, pitch, head, numbers, w, target):
+def _dense_roomy(band, at, taps, head, numbers, w, target):
     """`_dense`, 32 pixels at a time: eight sums under way, for which AVX-512 has the registers, and the need."""
-    k, d, into, out = head[K], head[DILATION], head[CHANNELS_IN], head[CHANNELS_OUT]
     length = len(target) // (2 * head[WIDEST])
-    for o in range(0, out, 4):
-        begin = head[NUMBERS] + o * (into * k * k + 1)
+    for o in range(0, head[CHANNELS_OUT], 4):
+        begin = head[NUMBERS] + o * (len(taps) + 1)
         for j in range(0, w, 2 * WIDTH):
             a, b = spread_at(numbers, begin), spread_at(numbers, begin + 1)
             c, e = spread_at(numbers, begin + 2), spread_at(numbers, begin + 3)
             a2, b2, c2, e2, n = a, b, c, e, begin + 4
-            for i in range(into):
-                for r in range(k):
-                    source = at + i * plane + r * d * pitch + j
-                    for q in range(source, source + k * d, d):
-                        v, v2 = load(band, q), load(band, q + WIDTH)
-                        weight = spread_at(numbers, n)
-                        a, a2 = fma(v, weight, a), fma(v2, weight, a2)
-                        weight = spread_at(numbers, n + 1)
-                        b, b2 = fma(v, weight, b), fma(v2, weight, b2)
-                        weight = spread_at(numbers, n + 2)
-                        c, c2 = fma(v, weight, c), fma(v2, weight, c2)
-                        weight = spread_at(numbers, n + 3)
-                        e, e2 = fma(v, weight, e), fma(v2, weight, e2)
-                        n += 4
+            for tap in taps:
+                v, v2 = load(band, at + j + tap), load(band, at + j + tap + WIDTH)
+                weight = spread_at(numbers, n)
+                a, a2 = fma(v, weight, a), fma(v2, weight, a2)
+                weight = spread_at(numbers, n + 1)
+                b, b2 = fma(v, weight, b), fma(v2, weight, b2)
+                weight = spread_at(numbers, n + 2)
+                c, c2 = fma(v, weight, c), fma(v2, weight, c2)
+                weight = spread_at(numbers, n + 3)
+                e, e2 = fma(v, weight, e), fma(v2, weight, e2)
+                n += 4
             first = o * length + j
             store(target, first, a)
             store(target, first + WIDTH, a2)
@@ -208,28 +212,22 @@ def _dense_roomy(band, at, plane, pitch, head, numbers, w, target):
 
 
 @part
-def _grouped(band, at, plane, pitch, head, numbers, w, target):
+def _grouped(band, at, plane, taps, head, numbers, w, target):
     """A convolution in which each output has input channels of its own: two outputs of 32 pixels at a time."""
-    k, d, out = head[K], head[DILATION], head[CHANNELS_OUT]
-    each = head[CHANNELS_IN] // out
-    numbers_each = each * k * k + 1
+    out, each = head[CHANNELS_OUT], head[CHANNELS_IN] // head[CHANNELS_OUT] * plane
     length = len(target) // (2 * head[WIDEST])
     for first in range(0, out, 2):
         second = min(first + 1, out - 1)
-        further = (second - first) * each * plane
-        begin, next_begin = head[NUMBERS] + first * numbers_each, head[NUMBERS] + second * numbers_each
+        begin, next_begin = head[NUMBERS] + first * (len(taps) + 1), head[NUMBERS] + second * (len(taps) + 1)
         for j in range(0, w, 2 * WIDTH):
             a, b = spread_at(numbers, begin), spread_at(numbers, next_begin)
             a2, b2, n = a, b, 1
-            for i in range(first * each, (first + 1) * each):
-                for r in range(k):
-                    source = at + i * plane + r * d * pitch + j
-                    for q in range(source, source + k * d, d):
-                        weight = spread_at(numbers, begin + n)
-                        a, a2 = fma(load(band, q), weight, a), fma(load(band, q + WIDTH), weight, a2)
-                        weight, p = spread_at(numbers, next_begin + n), q + further
-                        b, b2 = fma(load(band, p), weight, b), fma(load(band, p + WIDTH), weight, b2)
-                        n += 1
+            for tap in taps:
+                weight, p = spread_at(numbers, begin + n), at + first * each + j + tap
+                a, a2 = fma(load(band, p), weight, a), fma(load(band, p + WIDTH), weight, a2)
+                weight, p = spread_at(numbers, next_begin + n), at + second * each + j + tap
+                b, b2 = fma(load(band, p), weight, b), fma(load(band, p + WIDTH), weight, b2)
+                n += 1
             store(target, first * length + j, a)
             store(target, first * length + j + WIDTH, a2)
             store(target, second * length + j, b)
@@ -238,12 +236,15 @@ def _grouped(band, at, plane, pitch, head, numbers, w, target):
 
 @part
 def _depthwise(band, at, plane, pitch, head, numbers, w, target, below):
-    """`_grouped` where each output has one input and taps are neighbours: two rows at a time, for fewer loads."""
-    k, length = head[K], len(target) // (2 * head[WIDEST])
+    """`_grouped` where each output has one input and taps are neighbours: two rows at a time, for fewer loads.
+
+    An input can have several outputs.
+    """
+    k, length, fan = head[K], len(target) // (2 * head[WIDEST]), head[CHANNELS_OUT] // head[CHANNELS_IN]
     for c in range(head[CHANNELS_OUT]):
         begin = head[NUMBERS] + c * (k * k + 1)
         for j in range(0, w, 2 * WIDTH):
-            source, n, a = at + c * plane + j, begin + 1, spread_at(numbers, begin)
+            source, n, a = at + c // fan * plane + j, begin + 1, spread_at(numbers, begin)
             a2, b, b2 = a, a, a
             for q in range(k):
                 weight = spread_at(numbers, n + q)
@@ -431,7 +432,8 @@ def run(first, last, x, xs, other, os, y, ys, code, numbers, h, w, channels, ban
     rows = ROWS + 2 * border
     band = np.zeros(head[CHANNELS_IN] * rows * pitch if over != ALONE else 0, np.float32)
     held = np.zeros(half if head[RESIZE_OUT] == HALVE else 0, np.float32)
-    depthwise = over == GROUPED and head[CHANNELS_IN] == head[CHANNELS_OUT] and head[DILATION] == 1
+    depthwise = over == GROUPED and head[CHANNELS_IN] <= head[CHANNELS_OUT] and head[DILATION] == 1
+    taps = _taps(head, rows * pitch, pitch)
     upper, lower = line, np.zeros(2 * half if depthwise else 0, np.float32)
     for task in range(first, last):
         image, begin = task // bands, task % bands * ROWS
@@ -441,15 +443,15 @@ def run(first, last, x, xs, other, os, y, ys, code, numbers, h, w, channels, ban
         for row in range(begin, end):
             at = (row - begin) * pitch
             if over == DENSE and head[ROOMY]:
-                _dense_roomy(band, at, rows * pitch, pitch, head, numbers, w, line)
+                _dense_roomy(band, at, taps, head, numbers, w, line)
             elif over == DENSE:
-                _dense(band, at, rows * pitch, pitch, head, numbers, w, line)
+                _dense(band, at, taps, head, numbers, w, line)
             elif depthwise:
                 line = lower if (row - begin) % 2 else upper
                 if (row - begin) % 2 == 0:
                     _depthwise(band, at, rows * pitch, pitch, head, numbers, w, upper, lower)
             elif over == GROUPED:
-                _grouped(band, at, rows * pitch, pitch, head, numbers, w, line)
+                _grouped(band, at, rows * pitch, taps, head, numbers, w, line)
             elif over == MAXIMUM:
                 _maximum(band, at, rows * pitch, pitch, head, w, line)
             else:

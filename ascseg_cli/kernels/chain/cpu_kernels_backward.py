@@ -1,4 +1,4 @@
-"""Gradients of chains in numba: of a convolution's weights, each tap a sum over all pixels, of maxima, of norms.
+"""Gradients of chains in numba: of convolutions' weights, each tap a sum over all pixels, of maxima and doubling.
 
 The gradient of a convolution's input is itself a convolution, which `cpu_kernels.run` computes.
 """
@@ -29,9 +29,7 @@ from ascseg_cli.kernels.lanes import (
     merged_low,
     odds,
     part,
-    root,
     spread,
-    spread_at,
     store,
     total,
     where_less,
@@ -187,51 +185,56 @@ def by_maximum(first, last, x, xs, gy, gs, gx, size, channels, h, w):
 
 
 @part
-def _back_through_norm(x, g, length, channels, numbers, w, acts):
-    """Rows of x become what layer normalisation hands back to them; acts += g times the normalised x, then g."""
-    share = np.float32(1.0) / np.float32(channels)
-    for j in range(0, w, WIDTH):
-        total_x, squares, sums, products = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
-        for c in range(channels):
-            total_x = total_x + load(x, c * length + j)
-        mean = total_x * share
-        for c in range(channels):
-            v = load(x, c * length + j) - mean
-            squares = fma(v, v, squares)
-        scale = spread(1.0) / root(squares * share + spread_at(numbers, 0))
-        for c in range(channels):
-            v, given = (load(x, c * length + j) - mean) * scale, load(g, c * length + j)
-            weighted = given * spread_at(numbers, 1 + 2 * c)
-            sums, products = sums + weighted, fma(weighted, v, products)
-            store(x, c * length + j, v)
-            store(acts, 2 * c * WIDTH, fma(given, v, load(acts, 2 * c * WIDTH)))
-            store(acts, (2 * c + 1) * WIDTH, load(acts, (2 * c + 1) * WIDTH) + given)
-        sums, products = sums * share, products * share
-        for c in range(channels):
-            v, given = load(x, c * length + j), load(g, c * length + j)
-            rest = given * spread_at(numbers, 1 + 2 * c) - sums - v * products
-            store(x, c * length + j, rest * scale)
+def _back_through_doubling(g, gx, to, w, number):
+    """A row of 2w numbers to the w numbers that they lie between; see `cpu_kernels._double`.
+
+    g has room for WIDTH zeros on either side; number is 0, 1, … 15.
+    """
+    unit, whole = np.float32(1.0) / np.float32(2 * w - 1), spread(1.0)
+    for i in range(0, w, WIDTH):
+        at = WIDTH + 2 * i
+        here, next_here = load(g, at), load(g, at + WIDTH)
+        even, odd = evens(here, next_here), odds(here, next_here)
+        further = evens(load(g, at + 2), load(g, at + 2 + WIDTH))  # the even one of the next pixel
+        before = odds(load(g, at - 2), load(g, at - 2 + WIDTH))  # the odd one of the pixel before
+        share = (load(number, 0) + np.float32(i)) * unit
+        rest = whole - share - unit * np.float32(w)  # (w - 1 - m) / (2w - 1) is 1 - share - w / (2w - 1)
+        store(
+            gx,
+            to + i,
+            fma(even, whole - share, fma(odd, whole - rest, fma(further, share + unit, before * (rest + unit)))),
+        )
 
 
 @compiled
-def by_norm(first, last, x, xs, gy, gs, numbers, gx, sums, channels, h, w, strips):
-    """What layer normalisation over the channels hands back to x and, in float64, to weights and biases.
+def by_doubling(first, last, gy, gs, gx, channels, h, w):
+    """What doubling, corners aligned, hands back to the planes first … last - 1 of the h × w px; gx is dense.
 
-    Strips of rows first … last - 1. numbers: eps, then weight and bias of each channel; gx is dense; sums
-    (strips of all images, channels, 2)
+    Row m has 1 - m / (2h - 1) of the doubled row 2m, (m + 1) / (2h - 1) of 2m + 2, and likewise of odd ones.
     """
-    length = (w + WIDTH - 1) // WIDTH * WIDTH
-    line, g = np.zeros(channels * length, np.float32), np.zeros(channels * length, np.float32)
-    acts = np.zeros(2 * channels * WIDTH, np.float32)
-    for task in range(first, last):
-        image, strip = task // strips, task % strips
-        for row in range(h * strip // strips, h * (strip + 1) // strips):
-            for c in range(channels):
-                copy_row(x, image * xs[0] + c * xs[1] + row * xs[2], line, c * length, w)
-                copy_row(gy, image * gs[0] + c * gs[1] + row * gs[2], g, c * length, w)
-            acts[:] = 0
-            _back_through_norm(line, g, length, channels, numbers, w, acts)
-            for c in range(channels):
-                copy_row(line, c * length, gx, ((image * channels + c) * h + row) * w, w)
-                for of in range(2):
-                    sums[(task * channels + c) * 2 + of] += total(load(acts, (2 * c + of) * WIDTH))
+    pitch = (2 * w + 2 * WIDTH - 1) // (2 * WIDTH) * 2 * WIDTH
+    g, line = np.zeros(pitch + 4 * WIDTH, np.float32), np.zeros(pitch // 2 + WIDTH, np.float32)
+    number = np.zeros(WIDTH, np.float32)
+    for i in range(WIDTH):
+        number[i] = i
+    unit = np.float32(1.0) / np.float32(2 * h - 1)
+    for plane in range(first, last):
+        at = plane // channels * gs[0] + plane % channels * gs[1]
+        for m in range(h):
+            even, odd = at + 2 * m * gs[2], at + (2 * m + 1) * gs[2]
+            further, before = min(even + 2 * gs[2], at + (2 * h - 2) * gs[2]), max(odd - 2 * gs[2], at + gs[2])
+            a, c = (
+                np.float32(1.0) - np.float32(m) * unit,
+                np.float32(m + 1) * unit if m + 1 < h else np.float32(0.0),
+            )
+            b = np.float32(1.0) - np.float32(h - 1 - m) * unit
+            d = np.float32(h - m) * unit if m else np.float32(0.0)
+            for i in range(0, 2 * w - WIDTH + 1, WIDTH):
+                v = fma(load(gy, further + i), spread(c), load(gy, before + i) * d)
+                v = fma(load(gy, even + i), spread(a), fma(load(gy, odd + i), spread(b), v))
+                store(g, WIDTH + i, v)
+            for i in range(2 * w // WIDTH * WIDTH, 2 * w):
+                v = gy[even + i] * a + gy[odd + i] * b
+                g[WIDTH + i] = v + gy[further + i] * c + gy[before + i] * d
+            _back_through_doubling(g, line, 0, w, number)
+            copy_row(line, 0, gx, (plane * h + m) * w, w)

@@ -32,15 +32,14 @@ def passes(steps: Sequence[nn.Module], channels: int, others: int) -> list[Pass]
 
 
 def convolution(weight: Tensor, bias: Tensor | None, dilation: int, groups: int) -> Pass:
-    """The pass of one convolution over neighbours: weight (out, in / groups, k, k), groups 1 or out."""
+    """The pass of one convolution over neighbours: weight (out, in / groups, k, k), groups 1, out, or in."""
     return _finished(convolution_draft(weight, bias, dilation, groups))
 
 
 def _in_fours(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Blocks of four outputs: their biases, then their weights of each input and tap, output last."""
-    missing = -len(bias) % 4
-    weight = np.pad(weight.reshape(len(bias), -1), ((0, missing), (0, 0)))
-    table = np.concatenate([np.pad(bias, (0, missing))[:, None], weight], 1)  # (out, 1 + in · k · k)
+    table = np.zeros((-(-len(bias) // 4) * 4, 1 + weight[0].size))
+    table[: len(bias), 0], table[: len(bias), 1:] = bias, weight.reshape(len(bias), -1)
     return table.reshape(-1, 4, table.shape[1]).transpose(0, 2, 1).ravel()
 
 

@@ -45,7 +45,10 @@ def drafts_of(steps: Sequence[nn.Module], channels: int, others: int) -> list[Dr
 
 
 def convolution_draft(weight: Tensor, bias: Tensor | None, dilation: int, groups: int) -> Draft:
-    """The pass of one convolution over neighbours: weight (out, in / groups, k, k), groups 1 or out."""
+    """The pass of one convolution over neighbours: weight (out, in / groups, k, k), groups 1, out, or in.
+
+    Where an input has several outputs, the dilation is 1.
+    """
     out, each, size, _ = weight.shape
     draft = Draft(each * groups, each * groups)
     numbers = [_number(weight), _bias(bias, out)]
@@ -54,7 +57,7 @@ def convolution_draft(weight: Tensor, bias: Tensor | None, dilation: int, groups
 
 
 def _add(drafts: list[Draft], step: nn.Module, others: int) -> None:
-    if isinstance(step, nn.Upsample) and step.scale_factor == 2 and step.align_corners and step.mode == "bilinear":
+    if is_doubling(step):
         _resize(drafts, k.DOUBLE)
     elif is_pooling(step, nn.MaxPool2d, 2):
         _resize(drafts, k.HALVE)
@@ -72,6 +75,18 @@ def _add(drafts: list[Draft], step: nn.Module, others: int) -> None:
         _pixelwise(_open(drafts), step, others)
 
 
+def is_doubling(step: nn.Module) -> bool:
+    """Whether a step enlarges by 2, bilinear, corners aligned."""
+    if not isinstance(step, nn.Upsample):
+        return False
+    return step.scale_factor == 2 and bool(step.align_corners) and step.mode == "bilinear"
+
+
+def activation_code(step: nn.Module) -> int | None:
+    """The code of an activation; None where a step isn't one, or only nearly."""
+    return _ACTIVATIONS.get(type(step)) if getattr(step, "approximate", "none") == "none" else None
+
+
 def is_pooling(step: nn.Module, kind: type[nn.Module], size: int) -> bool:
     """Whether a step pools by 2 (size 2) or over 3×3 neighbours."""
     form = {2: (2, 2, 0), 3: (3, 1, 1)}[size]
@@ -85,8 +100,8 @@ def _pixelwise(draft: Draft, step: nn.Module, others: int) -> None:
     elif isinstance(step, nn.LayerNorm):
         numbers = np.stack([_number(step.weight), _number(step.bias)], 1).ravel()
         _within(draft, k.NORM, draft.channels, [np.concatenate([[step.eps], numbers])])
-    elif type(step) in _ACTIVATIONS and getattr(step, "approximate", "none") == "none":
-        _within(draft, _ACTIVATIONS[type(step)], draft.channels, [])
+    elif (activation := activation_code(step)) is not None:
+        _within(draft, activation, draft.channels, [])
     elif type(step) in _COMBINATIONS:
         _within(draft, _COMBINATIONS[type(step)], others, [])
     else:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ascseg_cli.errors import ShapeError
-from ascseg_cli.kernels.chain.cpu import dense_rows
+from ascseg_cli.kernels.chain.cpu import check_dtype, dense_rows
 from ascseg_cli.kernels.channel_gate import reference
 from ascseg_cli.kernels.compiled import Kernel, flat, launch
 
@@ -15,8 +14,7 @@ pool = Kernel("channel_gate.cpu_kernels", "pool")
 
 def channel_gate(x: Tensor, gate: nn.Sequential) -> Tensor:
     """See `kernels.channel_gate.channel_gate`; float32 on the CPU."""
-    if x.dtype != torch.float32:
-        raise ShapeError(f"x is {x.dtype}; the cpu backend takes torch.float32", "use --backend auto")
+    check_dtype(x)
     if torch.is_grad_enabled():
         return reference.channel_gate(x, gate)
     b, c, h, w = x.shape

@@ -8,9 +8,12 @@ everywhere, so its result lies here, made by `python -m ascseg_cli.kernels.llvm_
 # a number: a tuple of so many ints
 KERNELS = {
     ("chain.cpu_kernels", "run"): "f4f4f4lfiiii",
+    ("chain.cpu_kernels_backward", "by_doubling"): "f4fiii",
     ("chain.cpu_kernels_backward", "by_maximum"): "f4f4fiiii",
-    ("chain.cpu_kernels_backward", "by_norm"): "f4f4ffdiiii",
     ("chain.cpu_kernels_backward", "by_weight"): "f4f4ldiii",
+    ("chain.cpu_kernels_norm", "layer_norm_backward"): "f4f4ffdiiii",
+    ("chain.cpu_kernels_norm", "normalise"): "f4fffdfiiiii",
+    ("chain.cpu_kernels_norm", "normalise_backward"): "f4f4fffffiiiii",
     ("channel_gate.cpu_kernels", "pool"): "f4fiii",
     ("deform_depthwise.cpu_kernels", "deform"): "ffff4iiii",
     ("deform_depthwise.cpu_kernels", "deform_backward"): "ffffffdiii",

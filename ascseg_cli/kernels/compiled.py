@@ -65,10 +65,12 @@ def launch_together(works: Sequence[Work]) -> None:
     threads = min(torch.get_num_threads(), max((tasks for _, tasks, _ in works), default=0))
     ready = [(_shares(kernel, args), tasks) for kernel, tasks, args in works if tasks]
     others = [_pool().submit(_run, ready, thread, threads) for thread in range(1, threads)]
-    if threads:
-        _run(ready, 0, threads)
-    for other in others:
-        other.result()
+    try:
+        if threads:
+            _run(ready, 0, threads)
+    finally:
+        for other in others:
+            other.result()
 
 
 def _shares(kernel: Kernel | Callable[..., None], args: tuple[Any, ...]) -> Shares:

@@ -35,52 +35,60 @@ from ascseg_cli.kernels.lanes import (
     where_less,
 )
 
+_COLUMNS = 128  # of a band that are multiplied at a time
+
 
 @part
-def _products(g, x, first, k, d, pitch, length, sums, at):
-    """sums += Σ over a row of g times the neighbour that each of the k × k taps sees: three taps at a time."""
+def _products(g, x, first, k, d, pitch, length, begin, end, rows, sums, at):
+    """sums += Σ of g times the neighbour that each of the k × k taps sees, three taps at a time.
+
+    Over the columns begin … end - 1 of some rows: so few numbers that they stay in the first-level cache.
+    """
     for r in range(k):
         for q in range(0, k, 3):
             a, b, c = spread(0.0), spread(0.0), spread(0.0)
-            source = first + r * d * pitch + q * d
-            second, third = source + d * min(1, k - 1 - q), source + d * min(2, k - 1 - q)
-            for j in range(0, length, WIDTH):
-                v = load(g, j)
-                a, b, c = (
-                    fma(v, load(x, source + j), a),
-                    fma(v, load(x, second + j), b),
-                    fma(v, load(x, third + j), c),
-                )
-            sums[at + r * k + q] += total(a)
+            second, third = d * min(1, k - 1 - q), d * min(2, k - 1 - q)
+            for row in range(rows):
+                source = first + (row + r * d) * pitch + q * d + begin
+                for j in range(row * 2 * length + begin, row * 2 * length + end, WIDTH):
+                    v = load(g, j)
+                    a = fma(v, load(x, source), a)
+                    b = fma(v, load(x, source + second), b)
+                    c = fma(v, load(x, source + third), c)
+                    source += WIDTH
+            tap = at + r * k + q
+            sums[tap] += total(a)
             if q + 1 < k:
-                sums[at + r * k + q + 1] += total(b)
+                sums[tap + 1] += total(b)
             if q + 2 < k:
-                sums[at + r * k + q + 2] += total(c)
+                sums[tap + 2] += total(c)
 
 
 @part
-def _products_of_two(g, x, first, k, d, pitch, length, sums, at, next_at):
-    """`_products` of two rows of g, one after the other, with the same neighbours: each is loaded once."""
+def _products_of_two(g, x, first, k, d, pitch, length, begin, end, rows, sums, at, next_at):
+    """`_products` of two outputs, whose rows lie beside each other in g: their neighbours are loaded once."""
     for r in range(k):
         for q in range(0, k, 3):
             a, b, c = spread(0.0), spread(0.0), spread(0.0)
             a2, b2, c2 = a, b, c
-            source = first + r * d * pitch + q * d
-            second, third = source + d * min(1, k - 1 - q), source + d * min(2, k - 1 - q)
-            for j in range(0, length, WIDTH):
-                v, v2, u = load(g, j), load(g, length + j), load(x, source + j)
-                a, a2, u = fma(v, u, a), fma(v2, u, a2), load(x, second + j)
-                b, b2, u = fma(v, u, b), fma(v2, u, b2), load(x, third + j)
-                c, c2 = fma(v, u, c), fma(v2, u, c2)
-            tap = r * k + q
-            sums[at + tap] += total(a)
-            sums[next_at + tap] += total(a2)
+            second, third = d * min(1, k - 1 - q), d * min(2, k - 1 - q)
+            for row in range(rows):
+                source = first + (row + r * d) * pitch + q * d + begin
+                for j in range(row * 2 * length + begin, row * 2 * length + end, WIDTH):
+                    v, v2, u = load(g, j), load(g, length + j), load(x, source)
+                    a, a2, u = fma(v, u, a), fma(v2, u, a2), load(x, source + second)
+                    b, b2, u = fma(v, u, b), fma(v2, u, b2), load(x, source + third)
+                    c, c2 = fma(v, u, c), fma(v2, u, c2)
+                    source += WIDTH
+            tap, next_tap = at + r * k + q, next_at + r * k + q
+            sums[tap] += total(a)
+            sums[next_tap] += total(a2)
             if q + 1 < k:
-                sums[at + tap + 1] += total(b)
-                sums[next_at + tap + 1] += total(b2)
+                sums[tap + 1] += total(b)
+                sums[next_tap + 1] += total(b2)
             if q + 2 < k:
-                sums[at + tap + 2] += total(c)
-                sums[next_at + tap + 2] += total(c2)
+                sums[tap + 2] += total(c)
+                sums[next_tap + 2] += total(c2)
 
 
 @compiled
@@ -88,10 +96,10 @@ def by_weight(first, last, x, xs, gy, gs, head, sums, h, w, strips):
     """Strips of rows first … last - 1, each with sums (out, in, k, k) of its own in float64."""
     k, d, into, out = head[K], head[DILATION], head[CHANNELS_IN], head[CHANNELS_OUT]
     each = into if head[OVER] == DENSE else into // out
-    border, rows = d * (k - 1) // 2, ROWS + d * (k - 1)
+    border, height = d * (k - 1) // 2, ROWS + d * (k - 1)
     length = (w + WIDTH - 1) // WIDTH * WIDTH
     pitch = length + (2 * border + WIDTH - 1) // WIDTH * WIDTH
-    band, g = np.zeros(into * rows * pitch, np.float32), np.zeros(2 * length, np.float32)
+    band, g = np.zeros(into * height * pitch, np.float32), np.zeros(ROWS * 2 * length, np.float32)
     pairs, all_taps = out // 2 if head[OVER] == DENSE else 0, each * k * k
     bands = (h + ROWS - 1) // ROWS
     for task in range(first, last):
@@ -99,20 +107,28 @@ def by_weight(first, last, x, xs, gy, gs, head, sums, h, w, strips):
         for begin in range(bands * strip // strips * ROWS, bands * (strip + 1) // strips * ROWS, ROWS):
             end = min(begin + ROWS, h)
             read_band(x, xs, image, head, begin, end, h, w, border, np.float32(0.0), band, pitch, band)
-            for row in range(begin, end):
-                for pair in range(pairs):
-                    o, at = 2 * pair, (task * out + 2 * pair) * all_taps
-                    copy_row(gy, image * gs[0] + o * gs[1] + row * gs[2], g, 0, w)
-                    copy_row(gy, image * gs[0] + (o + 1) * gs[1] + row * gs[2], g, length, w)
-                    for i in range(into):
-                        place, own = (i * rows + row - begin) * pitch, at + i * k * k
-                        _products_of_two(g, band, place, k, d, pitch, length, sums, own, own + all_taps)
-                for o in range(2 * pairs, out):
-                    copy_row(gy, image * gs[0] + o * gs[1] + row * gs[2], g, 0, w)
-                    for i in range(each):
-                        channel = i if head[OVER] == DENSE else o * each + i
-                        place = (channel * rows + row - begin) * pitch
-                        _products(g, band, place, k, d, pitch, length, sums, ((task * out + o) * each + i) * k * k)
+            for pair in range(pairs):
+                o, at = 2 * pair, (task * out + 2 * pair) * all_taps
+                for row in range(2 * (end - begin)):
+                    place = image * gs[0] + (o + row % 2) * gs[1] + (begin + row // 2) * gs[2]
+                    copy_row(gy, place, g, row * length, w)
+                for i in range(into):
+                    place, own = i * height * pitch, at + i * k * k
+                    for left in range(0, length, _COLUMNS):
+                        right, next_own = min(left + _COLUMNS, length), own + all_taps
+                        _products_of_two(
+                            g, band, place, k, d, pitch, length, left, right, end - begin, sums, own, next_own
+                        )
+            for o in range(2 * pairs, out):
+                for row in range(end - begin):
+                    place = image * gs[0] + o * gs[1] + (begin + row) * gs[2]
+                    copy_row(gy, place, g, 2 * row * length, w)
+                for i in range(each):
+                    place = (i if head[OVER] == DENSE else o * each + i) * height * pitch
+                    own = ((task * out + o) * each + i) * k * k
+                    for left in range(0, length, _COLUMNS):
+                        right = min(left + _COLUMNS, length)
+                        _products(g, band, place, k, d, pitch, length, left, right, end - begin, sums, own)
 
 
 @part

@@ -6,8 +6,7 @@ import ctypes
 import functools
 import os
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of GNU's mallopt, malloc.h
-_MOST = 32 << 20  # bytes: the highest threshold that it takes
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of GNU's mallopt, malloc.h
 
 
 @functools.cache
@@ -24,5 +23,5 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):  # another system or library
         return
-    mallopt(_MMAP_THRESHOLD, _MOST)
-    mallopt(_TRIM_THRESHOLD, -1)  # which is the largest number: never
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, -1)  # the largest number: never

@@ -19,7 +19,6 @@ from ascseg_cli.inference.replay import ReplayOfEachThread
 from ascseg_cli.kernels import backend
 from ascseg_cli.network import ASCSeg
 from ascseg_cli.network.loss import deep_supervision_loss
-from ascseg_cli.training.memory import keep_freed
 
 Times = list[tuple[float, float]]  # wall and CPU seconds of each round
 Run = Callable[[], object]
@@ -112,8 +111,7 @@ def inference(size: int) -> tuple[dict[str, Run], float]:
 
 
 def training(size: int, batch: int = 4) -> dict[str, Run]:
-    """A step of forward, loss, backward and AdamW on random images, with memory kept as in `ascseg train`."""
-    keep_freed()
+    """A step of forward, loss, backward and AdamW on random images."""
     x, target = torch.rand(batch, 3, size, size), (torch.rand(batch, 1, size, size) > 0.5).float()
 
     def step(name: str) -> Run:

@@ -26,7 +26,6 @@ from ascseg_cli.training.files import CARD, CURVES, LOG, OVERLAYS, SETTINGS, SPL
 from ascseg_cli.training.fit import Check, Fit, Stop
 from ascseg_cli.training.log import Row, to_csv
 from ascseg_cli.training.material import Material
-from ascseg_cli.training.memory import keep_freed
 from ascseg_cli.training.provenance import describe
 from ascseg_cli.training.settings import RunSettings
 from ascseg_cli.training.step import OUT_OF_MEMORY
@@ -78,8 +77,6 @@ class Run:
 
         Raises UsageError where the checkpoint is of other images, TrainingError, OutputError.
         """
-        if self.device.type == "cpu":
-            keep_freed()
         if self.team.leads:
             self.folder.write(SETTINGS, to_toml(self.settings))
             self.folder.write(SPLIT, self.material.split.csv())

@@ -42,7 +42,7 @@ class Kernel:
             return by_numba(self.function, args)
         entry, words = self.entry, machine_code.words(0, 0, *args)
 
-        def share(first: int, last: int, _kept: object = args) -> None:  # the memory that the words point to
+        def share(first: int, last: int) -> None:
             own = words[:]
             own[0], own[1] = first, last
             if entry(own.buffer_info()[0]):

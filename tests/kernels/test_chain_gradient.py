@@ -118,11 +118,22 @@ def test_a_norm_far_from_zero_loses_no_digits():
     x, by_y = 1000 + 0.01 * torch.randn(2, 3, 24, 40), torch.randn(2, 3, 24, 40)
     x[0, :, 0, 0] = 0.0  # a first pixel unlike the others
     steps = Chain(norm(3), nn.ReLU())
-    found = (
-        results(steps, t, by_y, name) for t, name in ((x, "cpu"), (x, "reference"), (x.double(), "reference"))
-    )
-    for key, (got, plain, exact) in {k: [f[k] for f in ones] for ones in [list(found)] for k in ones[0]}.items():
-        assert_as_exact([got], [plain], [exact], name=key)
+    got, plain = results(steps, x, by_y, "cpu"), results(steps, x, by_y, "reference")
+    exact = results(steps, x.double(), by_y, "reference")
+    for key in exact:
+        assert_as_exact([got[key]], [plain[key]], [exact[key]], name=key)
+
+
+def test_a_norm_in_training_moves_its_values_without_gradients_too():
+    torch.manual_seed(6)
+    steps, x = Chain(conv(16, 16, 3), norm(16)), torch.randn(2, 16, 8, 8)
+    before, mine = copy.deepcopy(steps[1].running_mean), copy.deepcopy(steps[1])
+    with torch.no_grad(), backend.using("cpu"):
+        y = chain(x, steps)
+        torch.testing.assert_close(y, mine(steps[0](x)), rtol=1e-5, atol=1e-5)
+    assert not torch.equal(before, steps[1].running_mean)
+    torch.testing.assert_close(steps[1].running_mean, mine.running_mean)
+    assert not y.requires_grad
 
 
 def test_a_batch_norm_of_one_number_is_refused_as_torch_refuses_it():

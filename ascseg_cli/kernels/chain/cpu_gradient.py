@@ -9,6 +9,7 @@ convolution. Convolutions of 1×1 are products of matrices, whose gradients take
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,8 +18,8 @@ from ascseg_cli.kernels.chain.codes import AFFINE
 from ascseg_cli.kernels.chain.cpu import check_dtype
 from ascseg_cli.kernels.chain.cpu_layers.convolution import convolve, is_pointwise, is_slow, pointwise, windowed
 from ascseg_cli.kernels.chain.cpu_layers.norms import batch_norm, layer_norm, takes_statistics
-from ascseg_cli.kernels.chain.cpu_layers.resizing import double, is_doubling, maximum
-from ascseg_cli.kernels.chain.plan import activation_code, is_pooling
+from ascseg_cli.kernels.chain.cpu_layers.resizing import double, maximum
+from ascseg_cli.kernels.chain.plan import activation_code, is_doubling, is_pooling
 from ascseg_cli.kernels.chain.steps import HighPass
 
 
@@ -38,16 +39,16 @@ def chain(x: Tensor, steps: Sequence[nn.Module], other: Tensor | None = None) ->
     return x
 
 
-def _step(x: Tensor, step: nn.Module, other: Tensor | None) -> Tensor:
+def _step(x: Tensor, step: Any, other: Tensor | None) -> Tensor:
     if isinstance(step, nn.Linear):
         return pointwise(x, step.weight, step.bias)
-    if isinstance(step, nn.Conv2d) and is_pointwise(step):
+    if is_pointwise(step):
         return pointwise(x, step.weight.flatten(1), step.bias)
-    if isinstance(step, nn.Conv2d) and is_slow(step):
+    if is_slow(step):
         return convolve(x, step)
     if isinstance(step, nn.LayerNorm) and step.weight is not None and step.bias is not None:
         return layer_norm(x, step)
-    if isinstance(step, nn.MaxPool2d) and (is_pooling(step, nn.MaxPool2d, 2) or is_pooling(step, nn.MaxPool2d, 3)):
+    if is_pooling(step, nn.MaxPool2d, 2) or is_pooling(step, nn.MaxPool2d, 3):
         return maximum(x, step)
     if isinstance(step, HighPass) or is_pooling(step, nn.AvgPool2d, 3):
         return windowed(x, isinstance(step, HighPass))

@@ -10,12 +10,11 @@ from torch.autograd.function import once_differentiable
 
 from ascseg_cli.kernels.blocks import ROWS
 from ascseg_cli.kernels.chain.cpu import dense_rows, run_passes
+from ascseg_cli.kernels.chain.cpu_layers import STRIPS
 from ascseg_cli.kernels.chain.cpu_plan import convolution
 from ascseg_cli.kernels.compiled import Kernel, flat, launch
 
 by_weight = Kernel("chain.cpu_kernels_backward", "by_weight")
-
-_STRIPS = 8  # shares of an image whose sums are kept apart: whatever the threads, one order of adding
 
 
 def is_pointwise(step: nn.Module) -> bool:
@@ -93,7 +92,7 @@ def _input_gradient(gradient: Tensor, weight: Tensor, dilation: int, groups: int
 
 def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:
     h, w = x.shape[2:]
-    strips = min(_STRIPS, max(1, -(-h // ROWS)))
+    strips = min(STRIPS, max(1, -(-h // ROWS)))
     sums = x.new_zeros(len(x) * strips, weight.numel(), dtype=torch.float64)
     head = convolution(weight, None, dilation, groups).code
     operands = [part for t in (x, gradient) for part in flat(dense_rows(t))]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ascseg_cli.kernels.chain.cpu import dense_rows, run_passes
+from ascseg_cli.kernels.chain.cpu_layers import STRIPS
 from ascseg_cli.kernels.chain.cpu_plan import passes
 from ascseg_cli.kernels.compiled import Kernel, flat, launch
 from ascseg_cli.kernels.machine_code import Memory
@@ -18,8 +19,6 @@ from ascseg_cli.kernels.machine_code import Memory
 layer_norm_backward = Kernel("chain.cpu_kernels_norm", "layer_norm_backward")
 normalise = Kernel("chain.cpu_kernels_norm", "normalise")
 normalise_backward = Kernel("chain.cpu_kernels_norm", "normalise_backward")
-
-_STRIPS = 8  # shares of an image whose sums are kept apart: whatever the threads, one order of adding
 
 
 def takes_statistics(step: nn.Module, x: Tensor) -> bool:
@@ -101,7 +100,7 @@ class _LayerNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (x,) = ctx.saved_tensors
         b, c, h, w = x.shape
-        strips = min(_STRIPS, max(1, h))
+        strips = min(STRIPS, max(1, h))
         gx, sums = x.new_empty(x.shape), x.new_zeros(b * strips, c, 2, dtype=torch.float64)
         operands = (*flat(dense_rows(x)), *flat(dense_rows(gradient)), ctx.numbers, flat(gx)[0], flat(sums)[0])
         launch(layer_norm_backward, b * strips if x.numel() else 0, *operands, c, h, w, strips)

@@ -10,13 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from ascseg_cli.kernels.chain.cpu import dense_rows, run_passes
 from ascseg_cli.kernels.chain.cpu_plan import passes
-from ascseg_cli.kernels.chain.plan import is_doubling
 from ascseg_cli.kernels.compiled import Kernel, flat, launch
 
 by_doubling = Kernel("chain.cpu_kernels_backward", "by_doubling")
 by_maximum = Kernel("chain.cpu_kernels_backward", "by_maximum")
-
-__all__ = ["double", "is_doubling", "maximum"]
 
 
 def double(x: Tensor, step: nn.Module) -> Tensor:

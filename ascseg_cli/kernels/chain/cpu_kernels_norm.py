@@ -19,9 +19,6 @@ from ascseg_cli.kernels.lanes import fma, load, part, root, spread, spread_at, s
 
 _SEGMENT = 1024  # numbers that are summed in float32, sixteen sums at a time; such sums are added in float64
 
-# of a channel's statistics
-MEAN, VARIANCE, SCALE = range(3)
-
 
 @part
 def _activated(v, kind):
